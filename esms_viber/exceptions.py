@@ -1,0 +1,34 @@
+"""Errors, sorted by what the caller can do about them."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext as _
+
+
+class EsmsViberError(Exception):
+    """Base of everything this app raises on its own account."""
+
+
+class GatewayRefused(EsmsViberError):
+    """The message was not taken, or did not arrive: change it, the account or the recipient."""
+
+    def __init__(self, code: str, remedy: str) -> None:
+        super().__init__(f"{_('Code')} {code}: {remedy}" if code else remedy)
+        self.code = code
+        self.remedy = remedy
+
+
+class GatewayUnreachable(EsmsViberError):
+    """No connection was made, so nothing was sent; the message is queued and safe to send later."""
+
+
+class OutcomeUnknown(EsmsViberError):
+    """A request left and no trustworthy answer came: the message may have been sent."""
+
+
+class MessageNotEditable(EsmsViberError):
+    """The text, phone or terms of a message were changed after it was handed over for sending."""
+
+
+class CancelSend(Exception):
+    """Raised by a `pre_send` receiver: do not send this message. Its argument is the reason shown to people."""

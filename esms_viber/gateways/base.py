@@ -1,0 +1,114 @@
+"""What goes out to a gateway and what comes back. Nothing here knows Django's models."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from ..conf import ViberSettings
+
+
+class Reach(enum.Enum):
+    """How far a call got."""
+
+    ANSWERED = "answered"
+    """A readable JSON object with a code came back, whatever the HTTP status."""
+    ANSWERED_WITHOUT_CODE = "answered_without_code"
+    """A readable JSON object came back, but no code in it."""
+    NO_ANSWER = "no_answer"
+    """The request left, and no trustworthy answer came: time-out, reset, redirect, not JSON, too large."""
+    NOT_CONNECTED = "not_connected"
+    """Not one byte of the request left: name not found, connection refused, connect time-out, TLS failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingMessage:
+    """One message to one phone, as a gateway is asked to send it."""
+
+    phone: str
+    """E.164, e.g. `+84901888484`."""
+    request_id: str
+    """At most 50 characters; eSMS takes each once a day."""
+    brandname: str
+    content: str = ""
+    """Line breaks as `\\n`."""
+    image_url: str = ""
+    button_label: str = ""
+    button_url: str = ""
+    callback_url: str = ""
+    """Empty: no callback is asked for."""
+    sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What is known after one call. Holds no key and no query string."""
+
+    reach: Reach
+    code: str = ""
+    """`CodeResult` as text; empty unless `reach` is `ANSWERED`."""
+    sms_id: str = ""
+    """The gateway's id. Its presence does not mean success."""
+    text: str = ""
+    """The gateway's own words, or what went wrong with the call, for a person to read; at most 500 characters."""
+    http_status: int | None = None
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusResult:
+    """The answer to a status query."""
+
+    reach: Reach
+    code: str = ""
+    text: str = ""
+    http_status: int | None = None
+    duration_ms: int = 0
+    values: Mapping[str, str] = field(default_factory=dict)
+    """The answer's scalar fields as text, names as the gateway wrote them; bounded like a callback's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceResult:
+    """The answer to a balance query."""
+
+    reach: Reach
+    code: str = ""
+    balance: Decimal | None = None
+    """VND; None unless the code is 100 (a refusal carries a 0 that means nothing)."""
+    text: str = ""
+    http_status: int | None = None
+    duration_ms: int = 0
+
+
+class BaseGateway(ABC):
+    """What `ESMS_VIBER["GATEWAY"]` names. One instance serves a whole process, from many threads at once."""
+
+    @classmethod
+    def from_settings(cls, conf: ViberSettings) -> Self:
+        """Build the gateway; raise `ImproperlyConfigured`, naming the setting, where one is missing."""
+        return cls()
+
+    @abstractmethod
+    def send(self, message: OutgoingMessage) -> SendResult:
+        """Make one call, never repeat it, and raise nothing."""
+
+    @abstractmethod
+    def fetch_status(self, sms_id: str) -> StatusResult:
+        """Ask what became of a message; raise nothing."""
+
+    @abstractmethod
+    def fetch_balance(self) -> BalanceResult:
+        """Ask for the account's balance; raise nothing."""
+
+    def query_length(self, message: OutgoingMessage) -> int | None:
+        """Characters that the message takes in an encoded query string; None: no such limit."""
+        return None
+
+    def __getstate__(self) -> Any:
+        raise TypeError(f"{type(self).__name__} holds an account's keys and does not pickle")
