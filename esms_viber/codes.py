@@ -1,0 +1,179 @@
+"""What eSMS's answer codes mean, what they say about a send, and what a person should do."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+
+class Verdict(enum.Enum):
+    """What a code says about the call that it answers."""
+
+    ACCEPTED = "accepted"
+    """eSMS took the message; not a proof of delivery."""
+    MESSAGE = "message"
+    """Refused for good as it stands; other messages are not concerned."""
+    ACCOUNT = "account"
+    """Refused, and every other message would be, until somebody changes the account or the settings."""
+    DUPLICATE = "duplicate"
+    """The RequestId was used before."""
+    UNCERTAIN = "uncertain"
+    """The code does not tell whether the message was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One answer code, in words for shop staff and operators."""
+
+    code: str
+    verdict: Verdict
+    meaning: _StrOrPromise
+    remedy: _StrOrPromise
+
+
+_NOT_FOR_VIBER = _("eSMS documents this code for services other than Viber: ask eSMS support what is wrong with it.")
+_CHECK_BEFORE_RESENDING = _(
+    "Look the message up on the eSMS portal before you send it again: the customer may have it already."
+)
+
+_TABLE = (
+    Code(
+        "99",
+        Verdict.MESSAGE,
+        _("eSMS blocks this phone number."),
+        _("Do not send to this number again unless eSMS support lifts the block."),
+    ),
+    Code(
+        "100",
+        Verdict.ACCEPTED,
+        _("eSMS took the message."),
+        _("Nothing to do: whether it was delivered is reported later."),
+    ),
+    Code(
+        "101",
+        Verdict.ACCOUNT,
+        _("eSMS does not accept the API key and secret key."),
+        _("Compare both keys in the site's settings with those on the eSMS portal."),
+    ),
+    Code(
+        "102",
+        Verdict.ACCOUNT,
+        _("The eSMS account has no price list."),
+        _("Ask eSMS to set up prices for Viber messages on the account."),
+    ),
+    Code(
+        "103",
+        Verdict.ACCOUNT,
+        _("The balance of the eSMS account is too low."),
+        _("Top up the account on the eSMS portal; the waiting messages can go out then."),
+    ),
+    Code(
+        "104",
+        Verdict.MESSAGE,
+        _("eSMS does not know this brand name, or it is not active yet."),
+        _("Compare the brand name, capital letters too, with the one registered on the eSMS portal."),
+    ),
+    Code(
+        "105",
+        Verdict.UNCERTAIN,
+        _("eSMS cannot find this message."),
+        _("If it was sent a moment ago, ask again later; otherwise look it up on the eSMS portal."),
+    ),
+    Code("106", Verdict.MESSAGE, _("The recording of a voice call is missing."), _NOT_FOR_VIBER),
+    Code("107", Verdict.MESSAGE, _("A request needs at least 30 different numbers."), _NOT_FOR_VIBER),
+    Code(
+        "108",
+        Verdict.MESSAGE,
+        _("eSMS cannot read the phone number."),
+        _("Correct the number, then send the message again."),
+    ),
+    Code("110", Verdict.MESSAGE, _("The data of the request is wrong."), _NOT_FOR_VIBER),
+    Code("115", Verdict.MESSAGE, _("The hash of the phone number is not valid."), _NOT_FOR_VIBER),
+    Code(
+        "118",
+        Verdict.MESSAGE,
+        _("eSMS does not support this type of message."),
+        _("Ask eSMS whether Viber is enabled for the account and the brand name, then send again."),
+    ),
+    Code(
+        "120",
+        Verdict.MESSAGE,
+        _("There are more phone numbers in one request than eSMS allows."),
+        _("Send to fewer numbers in one request."),
+    ),
+    Code(
+        "124",
+        Verdict.DUPLICATE,
+        _("eSMS has seen this RequestId before."),
+        _("Look the message up on the eSMS portal, and send it again only if it is not there."),
+    ),
+    Code(
+        "140",
+        Verdict.ACCOUNT,
+        _("eSMS does not accept calls from this server's IP address."),
+        _("Ask eSMS to add the server's public IP address to the addresses allowed for the account."),
+    ),
+    Code(
+        "146",
+        Verdict.MESSAGE,
+        _("The text does not match a template registered with eSMS."),
+        _("Correct the message, then send it again."),
+    ),
+    Code("171", Verdict.MESSAGE, _("A code was used, has expired or is for another number."), _NOT_FOR_VIBER),
+    Code(
+        "177",
+        Verdict.MESSAGE,
+        _("The mobile network of this number is not registered."),
+        _("Ask eSMS to register this mobile network, then send the message again."),
+    ),
+    Code(
+        "199",
+        Verdict.UNCERTAIN,
+        _("eSMS is still working on the same request."),
+        _CHECK_BEFORE_RESENDING,
+    ),
+    Code("204", Verdict.MESSAGE, _("The Zalo OA id is unknown."), _NOT_FOR_VIBER),
+    Code("210", Verdict.MESSAGE, _("The content does not have the form that Zalo wants."), _NOT_FOR_VIBER),
+    Code(
+        "300",
+        Verdict.MESSAGE,
+        _("The type of message is missing."),
+        _("Ask the site's developer: the request went out without the message type of Viber."),
+    ),
+    Code("301", Verdict.MESSAGE, _("The type of service is not supported."), _NOT_FOR_VIBER),
+    Code("687", Verdict.MESSAGE, _("There are more than 500 numbers in one request."), _NOT_FOR_VIBER),
+    Code("789", Verdict.MESSAGE, _("The template is not set up for this Zalo OA."), _NOT_FOR_VIBER),
+    Code("790", Verdict.MESSAGE, _("The Zalo template is wrong."), _NOT_FOR_VIBER),
+    Code("791", Verdict.MESSAGE, _("The Zalo OA id or the template id is missing."), _NOT_FOR_VIBER),
+    Code(
+        "799",
+        Verdict.MESSAGE,
+        _("The Zalo OA is inactive, wrong or not added to the account."),
+        _NOT_FOR_VIBER,
+    ),
+)
+
+CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in _TABLE})
+ACCOUNT_CODES = frozenset(entry.code for entry in _TABLE if entry.verdict is Verdict.ACCOUNT)
+
+
+def describe(code: str) -> Code:
+    """The table's entry; for a code that is not in it, one that claims nothing."""
+    if known := CODES.get(code):
+        return known
+    return Code(code, Verdict.UNCERTAIN, _meaning_of_unknown(code), _CHECK_BEFORE_RESENDING)
+
+
+def _meaning_of_unknown(code: str) -> _StrOrPromise:
+    if not code:
+        return _("eSMS answered without a code.")
+    return format_lazy(_("Code {code} is not in eSMS's table of codes."), code=code[:20])

@@ -1,0 +1,183 @@
+"""Vietnamese mobile numbers: read in any spelling, stored as E.164, sent in the national form."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+import phonenumbers
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+from phonenumbers import PhoneNumberType
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+# In 2018 every 11-digit mobile number became a 10-digit one; only the prefix changed.
+PREFIXES_BEFORE_2018 = {
+    "120": "70", "121": "79", "122": "77", "126": "76", "128": "78",
+    "123": "83", "124": "84", "125": "85", "127": "81", "129": "82",
+    "162": "32", "163": "33", "164": "34", "165": "35",
+    "166": "36", "167": "37", "168": "38", "169": "39",
+    "186": "56", "188": "58", "199": "59",
+}  # fmt: skip
+
+_SIGNIFICANT_DIGITS = 9
+_SHORTEST_SEARCH = 3
+_LANDLINE = {PhoneNumberType.FIXED_LINE, PhoneNumberType.FIXED_LINE_OR_MOBILE}
+_E164 = re.compile(r"\+84[0-9]{9}")
+_EXTENSION = re.compile(r"[0-9][\s).]*(?:[,;#*]|x|e?xt|máy lẻ|nhánh)", re.IGNORECASE)
+_TEL_URI = re.compile(r"\s*(?:tel|callto|sms|viber):", re.IGNORECASE)
+
+
+class InvalidPhone(ValueError):
+    """Not a Vietnamese mobile number; `message` tells a person what to write instead."""
+
+    def __init__(self, code: str, message: _StrOrPromise) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+def normalize_phone(text: str) -> str:
+    """E.164 form of a Vietnamese mobile number in any spelling; raises `InvalidPhone` for anything else."""
+    return "+84" + _require_mobile(_national_part(_require_digits(text)))
+
+
+def to_national(phone: str) -> str:
+    """The form that goes over the wire, 0901888484, of a number in E.164."""
+    return "0" + phone.removeprefix("+84")
+
+
+def mask_phone(phone: str) -> str:
+    """What of an E.164 number may stand in a log; nothing of any other text."""
+    return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"
+
+
+def same_phone(first: str, second: str) -> bool:
+    """Whether two spellings name the same number; False when either cannot be read."""
+    try:
+        return normalize_phone(first) == normalize_phone(second)
+    except InvalidPhone:
+        return False
+
+
+def phone_search_digits(text: str) -> str:
+    """Digits to look for anywhere in stored numbers, given a whole or partial number in any spelling.
+
+    Empty when the text does not look like a phone number.
+    """
+    compact = _without_separators(text)
+    if not re.fullmatch(r"\+?[0-9]+", compact):
+        return ""
+    digits = compact.lstrip("+0")
+    national = digits.removeprefix("84").lstrip("0")
+    return next((found for found in (national, digits) if len(found) >= _SHORTEST_SEARCH), "")
+
+
+def _without_separators(text: str) -> str:
+    return "".join(c for c in text if not _is_separator(c))
+
+
+def _is_separator(char: str) -> bool:
+    # Numbers copied from a contact list or a web page carry no-break spaces, long dashes and direction marks.
+    return char in ".()" or char.isspace() or unicodedata.category(char) in {"Pd", "Zs", "Cf"}
+
+
+def _require_digits(text: str) -> str:
+    compact = _without_separators(text)
+    if not compact:
+        raise InvalidPhone("empty", _("Enter a mobile number, such as 0901888484."))
+    if not re.fullmatch(r"\+?[0-9]+", compact):
+        raise _unreadable(text)
+    return compact
+
+
+def _unreadable(text: str) -> InvalidPhone:
+    if _TEL_URI.match(text):
+        return InvalidPhone("uri", _("Enter only the number, such as 0901888484, without “tel:”."))
+    if any(c.isdigit() and not c.isascii() for c in text) or "\N{FULLWIDTH PLUS SIGN}" in text:
+        return InvalidPhone("digits", _("Type the number with the ordinary digits 0 to 9."))
+    if _EXTENSION.search(text):
+        return InvalidPhone(
+            "extension",
+            _("Enter one mobile number alone, without an extension or a second number."),
+        )
+    if any(c.isalpha() for c in text):
+        return InvalidPhone("letters", _("Enter the number in digits only, such as 0901888484."))
+    return InvalidPhone("characters", _("Enter one number of digits only, such as 0901888484."))
+
+
+def _national_part(compact: str) -> str:
+    """What follows 0, 84, +84 or 0084, or both as in +84(0)901…; spreadsheets drop a leading 0."""
+    international = re.sub(r"^00", "+", compact)
+    if international.startswith("+84"):
+        return international[3:].removeprefix("0")
+    if international.startswith("+"):
+        raise InvalidPhone("country", _("Only Vietnamese numbers can be reached: enter one that begins with 0 or +84."))
+    if compact.startswith("84") and len(compact) > _SIGNIFICANT_DIGITS:
+        return compact[2:].removeprefix("0")
+    return compact.removeprefix("0")
+
+
+def _require_mobile(national: str) -> str:
+    _refuse_old_number(national)
+    _refuse_other_kind(national)
+    if len(national) != _SIGNIFICANT_DIGITS:
+        raise _wrong_length(national)
+    if not _is_mobile(national):
+        raise InvalidPhone(
+            "prefix",
+            format_lazy(
+                _("No Vietnamese mobile number is known to begin with {prefix}: check the digits."),
+                prefix="0" + national[:3],
+            ),
+        )
+    return national
+
+
+def _is_mobile(national: str) -> bool:
+    # The library also knows 01… numbers; since 2018 those are old numbers with a digit lost, or machines.
+    return national[0] in "35789" and _kind(national) == PhoneNumberType.MOBILE
+
+
+def _kind(national: str) -> int:
+    if not 0 < len(national) <= 10 or national.startswith("0"):
+        return PhoneNumberType.UNKNOWN
+    return phonenumbers.number_type(phonenumbers.PhoneNumber(country_code=84, national_number=int(national)))
+
+
+def _refuse_old_number(national: str) -> None:
+    new_prefix = PREFIXES_BEFORE_2018.get(national[:3])
+    if new_prefix and len(national) == _SIGNIFICANT_DIGITS + 1:
+        raise InvalidPhone(
+            "before_2018",
+            format_lazy(
+                _("This 11-digit number was replaced in 2018: enter its 10-digit form, {phone}."),
+                phone=f"0{new_prefix}{national[3:]}",
+            ),
+        )
+
+
+def _refuse_other_kind(national: str) -> None:
+    kind = _kind(national)
+    if kind in _LANDLINE:
+        raise InvalidPhone(
+            "landline",
+            _("This is a landline: enter a mobile number, such as 0901888484."),
+        )
+    if kind not in {PhoneNumberType.MOBILE, PhoneNumberType.UNKNOWN}:
+        raise InvalidPhone(
+            "service",
+            _("This is a hotline or service number: enter a mobile number, such as 0901888484."),
+        )
+
+
+def _wrong_length(national: str) -> InvalidPhone:
+    if len(national) < _SIGNIFICANT_DIGITS:
+        return InvalidPhone("too_short", _("Digits are missing: a mobile number has 10 of them, such as 0901888484."))
+    return InvalidPhone("too_long", _("There are too many digits: a mobile number has 10 of them, such as 0901888484."))

@@ -1,0 +1,232 @@
+import phonenumbers
+import pytest
+from django.utils import translation
+from django.utils.functional import Promise
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from esms_viber.phones import (
+    PREFIXES_BEFORE_2018,
+    InvalidPhone,
+    mask_phone,
+    normalize_phone,
+    phone_search_digits,
+    same_phone,
+    to_national,
+)
+
+PHONE = "+84901888484"
+
+SPELLINGS = [
+    "0901888484",
+    "84901888484",
+    "+84901888484",
+    "0084901888484",
+    "901888484",
+    "  0901 888 484 ",
+    "0901.888.484",
+    "0901-888-484",
+    "(0901) 888 484",
+    "(+84) 901 888 484",
+    "+84 (0) 901 888 484",
+    "+840901888484",
+    "84 0901 888 484",
+    "0901\N{NO-BREAK SPACE}888\N{NARROW NO-BREAK SPACE}484",
+    "0901\N{EN DASH}888\N{NON-BREAKING HYPHEN}484",
+    "\N{LEFT-TO-RIGHT EMBEDDING}+84 901 888 484\N{POP DIRECTIONAL FORMATTING}",
+    "\N{ZERO WIDTH NO-BREAK SPACE}0901888484",
+]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_reads_every_spelling(text: str) -> None:
+    assert normalize_phone(text) == PHONE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0849018884", "0843333333", "0321234567", "0561234567", "0701234567", "0811234567", "0991234567"],
+)
+def test_reads_each_range_of_mobile_numbers(text: str) -> None:
+    assert normalize_phone(text) == "+84" + text[1:]
+
+
+def test_a_number_that_begins_with_84_is_not_taken_for_the_country_code() -> None:
+    assert normalize_phone("849018884") == "+84849018884"
+    assert normalize_phone("84849018884") == "+84849018884"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("", "empty", "such as 0901888484"),
+        (" \t\n", "empty", "such as 0901888484"),
+        ("()", "empty", "such as 0901888484"),
+        ("+1 650 253 0000", "country", "Vietnamese"),
+        ("0066812345678", "country", "Vietnamese"),
+        ("+0901888484", "country", "+84"),
+        ("024 3822 1234", "landline", "landline"),
+        ("+842838221234", "landline", "landline"),
+        ("19001234", "service", "hotline"),
+        ("1800 1234", "service", "hotline"),
+        ("0672345678", "service", "service number"),
+        ("0901888484 ext 5", "extension", "extension"),
+        ("0901888484x5", "extension", "extension"),
+        ("0901888484;ext=5", "extension", "extension"),
+        ("0901888484 #12", "extension", "extension"),
+        ("0901888484 máy lẻ 3", "extension", "extension"),
+        ("0901888484, 0901888485", "extension", "second number"),
+        ("0901888484 / 0901888485", "characters", "one number"),
+        ("0901888484 0901888485", "too_long", "10"),
+        ("090188848", "too_short", "10"),
+        ("113", "too_short", "missing"),
+        ("0", "too_short", "missing"),
+        ("+84", "too_short", "missing"),
+        ("09018884845", "too_long", "too many"),
+        ("9" * 100_000, "too_long", "too many"),
+        ("0901CALLME", "letters", "digits only"),
+        ("gọi sau", "letters", "digits only"),
+        ("0901888484?", "characters", "digits only"),
+        ("++84901888484", "characters", "digits only"),
+        ("0901+888484", "characters", "digits only"),
+        ("0901888484\x00", "characters", "digits only"),
+        ("\ud800901888484", "characters", "digits only"),
+        ("０９０１８８８４８４", "digits", "ordinary digits"),
+        ("٠٩٠١٨٨٨٤٨٤", "digits", "ordinary digits"),
+        ("090188848²", "digits", "ordinary digits"),
+        ("＋84901888484", "digits", "ordinary digits"),
+        ("tel:+84901888484", "uri", "tel:"),
+        (" TEL:0901888484", "uri", "tel:"),
+        ("0552345678", "prefix", "0552"),
+        ("0438221234", "prefix", "0438"),
+        ("0121012345", "prefix", "0121"),
+    ],
+)
+def test_refuses_with_a_hint(text: str, code: str, hint: str) -> None:
+    with pytest.raises(InvalidPhone) as caught:
+        normalize_phone(text)
+    assert caught.value.code == code
+    assert hint in str(caught.value.message)
+    assert str(caught.value) == str(caught.value.message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("01201234567", "0701234567"),
+        ("01211234567", "0791234567"),
+        ("01221234567", "0771234567"),
+        ("01261234567", "0761234567"),
+        ("01281234567", "0781234567"),
+        ("01231234567", "0831234567"),
+        ("01241234567", "0841234567"),
+        ("01251234567", "0851234567"),
+        ("01271234567", "0811234567"),
+        ("01291234567", "0821234567"),
+        ("01621234567", "0321234567"),
+        ("01631234567", "0331234567"),
+        ("01641234567", "0341234567"),
+        ("01651234567", "0351234567"),
+        ("01661234567", "0361234567"),
+        ("01671234567", "0371234567"),
+        ("01681234567", "0381234567"),
+        ("01691234567", "0391234567"),
+        ("01861234567", "0561234567"),
+        ("01881234567", "0581234567"),
+        ("01991234567", "0591234567"),
+        ("+84 120 123 4567", "0701234567"),
+        ("84 0120 123 4567", "0701234567"),
+    ],
+)
+def test_names_what_an_11_digit_number_became(old: str, new: str) -> None:
+    with pytest.raises(InvalidPhone, match=new) as caught:
+        normalize_phone(old)
+    assert caught.value.code == "before_2018"
+    assert normalize_phone(new)
+
+
+def test_a_hint_is_translated_when_it_is_shown() -> None:
+    with translation.override("vi"), pytest.raises(InvalidPhone) as caught:
+        normalize_phone("01201234567")
+    assert isinstance(caught.value.message, Promise)
+
+
+def test_national_form() -> None:
+    assert to_national(PHONE) == "0901888484"
+
+
+def test_mask_hides_the_middle_and_everything_that_is_no_phone() -> None:
+    assert mask_phone(PHONE) == "+8490***484"
+    assert mask_phone("0901888484") == "***"
+    assert mask_phone("") == "***"
+
+
+@pytest.mark.parametrize("other", ["0901888484", "84901888484", " 84901888484", "+84901888484"])
+def test_same_phone_in_a_callbacks_spelling(other: str) -> None:
+    assert same_phone(PHONE, other)
+
+
+@pytest.mark.parametrize("other", ["0901888485", "", "abc", "01201234567"])
+def test_another_or_unreadable_phone_is_not_the_same(other: str) -> None:
+    assert not same_phone(PHONE, other)
+    assert not same_phone(other, other) or other == "0901888485"
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("0901888484", "901888484"),
+        ("+84 901.888.484", "901888484"),
+        ("84901888484", "901888484"),
+        ("0084 901 888 484", "901888484"),
+        ("0901 888", "901888"),
+        ("+84 901", "901"),
+        ("84901", "901"),
+        ("888484", "888484"),
+        ("8484", "8484"),
+        ("+849", "849"),
+        ("84", ""),
+        ("0", ""),
+        ("", ""),
+        ("Nguyễn", ""),
+        ("order 0901", ""),
+        ("٠٩٠١٨٨٨", ""),
+    ],
+)
+def test_search_digits(text: str, digits: str) -> None:
+    assert phone_search_digits(text) == digits
+
+
+MOBILES = st.builds(
+    lambda prefix, rest: f"{prefix}{rest:07}",
+    st.sampled_from([*PREFIXES_BEFORE_2018.values(), "90", "91", "94", "96", "97", "98", "86", "88"]),
+    st.integers(0, 10**7 - 1),
+)
+
+
+@given(MOBILES, st.sampled_from(["0", "84", "+84", "0084", "+840", ""]), st.data())
+def test_any_spelling_of_a_number_gives_the_same(national: str, prefix: str, data: st.DataObject) -> None:
+    assume(phonenumbers.is_valid_number(phonenumbers.parse("+84" + national)))
+    separators = st.text(" .-()\u00a0", max_size=2)
+    spelled = "".join(char + data.draw(separators) for char in prefix + national)
+    assert normalize_phone(spelled) == "+84" + national
+
+
+@given(st.text() | st.text("+0123456789 .-()x;", max_size=20) | st.from_regex(r"\A(\+84|84|0)?[0-9]{6,12}\Z"))
+def test_gives_a_mobile_number_or_a_reason(text: str) -> None:
+    try:
+        phone = normalize_phone(text)
+    except InvalidPhone as error:
+        reason = str(error.message)
+        phone = ""
+    assert phone or reason
+    assert not phone or normalize_phone(phone) == normalize_phone(to_national(phone)) == phone
+    assert same_phone(text, phone) == bool(phone)
+    assert not phone or phone_search_digits(text) in phone
+
+
+@given(MOBILES, st.integers(0, 11), st.integers(0, 11))
+def test_a_part_of_a_stored_number_finds_it(national: str, start: int, end: int) -> None:
+    phone = "+84" + national
+    assert phone_search_digits(phone[start:end]) in phone
+    assert phone_search_digits("0" + national[:end]) in phone
