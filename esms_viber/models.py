@@ -1,0 +1,393 @@
+"""The two tables. What may be written to `status`, and when, is in `lifecycle`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import CheckConstraint, Index
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from . import validation
+from .codes import ACCOUNT_CODES, describe
+from .conf import get_settings
+from .exceptions import (
+    EsmsViberError,
+    GatewayRefused,
+    GatewayUnreachable,
+    MessageNotEditable,
+    OutcomeUnknown,
+)
+from .phones import InvalidPhone, mask_phone, normalize_phone
+from .querysets import MessageQuerySet
+from .transactions import lock, write_alias
+
+
+class Status(models.TextChoices):
+    DRAFT = "draft", _("draft")
+    QUEUED = "queued", _("queued")
+    SENDING = "sending", _("sending")
+    UNKNOWN = "unknown", _("unknown")
+    SENT = "sent", _("sent")
+    DELIVERED = "delivered", _("delivered")
+    UNDELIVERED = "undelivered", _("undelivered")
+    FAILED = "failed", _("failed")
+    CANCELLED = "cancelled", _("cancelled")
+
+
+EDITABLE = frozenset({Status.DRAFT, Status.FAILED, Status.CANCELLED})
+"""States in which no attempt can have been taken, so that text and phone may still change."""
+
+
+def validate_phone(value: str) -> None:
+    try:
+        normalize_phone(value)
+    except InvalidPhone as error:
+        raise ValidationError(error.message, code="phone") from None
+
+
+class OutboundViberMessage(models.Model):
+    """One message to one phone, and what became of it.
+
+    A new row is a draft. Nothing is sent by saving one (unless `SEND_ON_SAVE` is on); see `esms_viber.services`.
+    """
+
+    Status = Status
+    Kind = validation.Kind
+
+    phone = models.CharField(
+        _("phone"),
+        max_length=32,
+        validators=[validate_phone],
+        help_text=_("A Vietnamese mobile number in any spelling, e.g. 0901 888 484 or +84901888484."),
+    )
+    content = models.TextField(
+        _("text"),
+        blank=True,
+        validators=[validation.validate_text, validation.validate_content],
+        help_text=_("Left empty only where the message is an image."),
+    )
+    image_url = models.CharField(
+        _("image"),
+        max_length=1000,
+        blank=True,
+        validators=[validation.validate_image_url],
+        help_text=_("Address of the image, e.g. https://shop.example.vn/sale.png."),
+    )
+    button_label = models.CharField(
+        _("button label"),
+        max_length=255,
+        blank=True,
+        validators=[validation.validate_text, validation.validate_label],
+        help_text=_("What stands on the button, e.g. “See your order”."),
+    )
+    button_url = models.CharField(
+        _("button link"),
+        max_length=1000,
+        blank=True,
+        validators=[validation.validate_button_url],
+        help_text=_("Where the button leads, e.g. https://shop.example.vn/orders/17."),
+    )
+    brandname = models.CharField(
+        _("brand name"),
+        max_length=100,
+        blank=True,
+        validators=[validation.validate_text],
+        help_text=_("As registered with eSMS. Left empty, the site's own is used."),
+    )
+    sandbox = models.BooleanField(
+        _("sandbox"),
+        default=False,
+        help_text=_("eSMS checks the message but neither delivers nor charges it."),
+    )
+    campaign = models.CharField(
+        _("campaign"),
+        max_length=100,
+        blank=True,
+        db_index=True,
+        help_text=_("A name of your own to group messages by, e.g. tet-2027."),
+    )
+    dedupe_key = models.CharField(
+        _("dedupe key"),
+        max_length=150,
+        unique=True,
+        null=True,
+        blank=True,
+        help_text=_("A second message with the same key is not sent, e.g. order-17-paid."),
+    )
+    content_type = models.ForeignKey(
+        ContentType,
+        verbose_name=_("type of related object"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+    )
+    object_id = models.CharField(_("id of related object"), max_length=64, blank=True)
+    related_object = GenericForeignKey("content_type", "object_id")
+    send_at = models.DateTimeField(_("send at"), null=True, blank=True, help_text=_("Not before this time."))
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("Not sent after this time."))
+
+    status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.DRAFT, editable=False)
+    request_id = models.CharField("RequestId", max_length=50, blank=True, editable=False, db_index=True)
+    sms_id = models.CharField("SMSID", max_length=64, blank=True, editable=False, db_index=True)
+    code_result = models.CharField(_("code"), max_length=16, blank=True, editable=False)
+    error_message = models.CharField(_("error"), max_length=500, blank=True, editable=False)
+    send_status = models.IntegerField("SendStatus", null=True, blank=True, editable=False)
+    total_price = models.DecimalField(
+        _("price (đ)"), max_digits=14, decimal_places=4, null=True, blank=True, editable=False
+    )
+    telco_id = models.IntegerField(_("network"), null=True, blank=True, editable=False)
+    resend_of = models.ForeignKey(
+        "self",
+        verbose_name=_("resend of"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="resends",
+    )
+    attempts = models.PositiveIntegerField(_("attempts"), default=0, editable=False)
+    next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    claim_id = models.CharField(max_length=32, blank=True, editable=False)
+    uncertain_since = models.DateTimeField(_("uncertain since"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    queued_at = models.DateTimeField(_("queued"), null=True, blank=True, editable=False)
+    sent_at = models.DateTimeField(_("sent"), null=True, blank=True, editable=False)
+    completed_at = models.DateTimeField(_("completed"), null=True, blank=True, editable=False)
+
+    objects = MessageQuerySet.as_manager()
+
+    CALLERS_COLUMNS: ClassVar[tuple[str, ...]] = (
+        "phone",
+        "content",
+        "image_url",
+        "button_label",
+        "button_url",
+        "brandname",
+        "sandbox",
+        "campaign",
+        "dedupe_key",
+        "content_type_id",
+        "object_id",
+        "send_at",
+        "expires_at",
+    )
+
+    keep_draft = False
+    """Set on an instance before its first `save()`, it keeps `SEND_ON_SAVE` from queueing it."""
+
+    class Meta:
+        verbose_name = _("Viber message")
+        verbose_name_plural = _("Viber messages")
+        ordering = ["-pk"]
+        permissions = [("send_outboundvibermessage", "Can send Viber messages")]
+        indexes = [
+            Index(fields=["status", "next_attempt_at"], name="esms_viber_queue"),
+            Index(fields=["status", "lease_until"], name="esms_viber_lease"),
+            Index(fields=["content_type", "object_id"], name="esms_viber_related"),
+            Index(fields=["phone"], name="esms_viber_phone"),
+            Index(fields=["created_at"], name="esms_viber_created"),
+        ]
+        constraints = [
+            CheckConstraint(
+                condition=validation.any_kind(),
+                name="esms_viber_kind",
+                violation_error_message=_(
+                    "A Viber message is a text; a text and a button; an image; or a text, an image and a button."
+                ),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{mask_phone(self.phone)} · {self.get_status_display()}"
+
+    @property
+    def kind(self) -> validation.Kind | None:
+        """None for a mix that Viber does not have."""
+        return validation.kind_of(self)
+
+    @property
+    def is_editable(self) -> bool:
+        return self.status in EDITABLE
+
+    @property
+    def is_final(self) -> bool:
+        """No report can change it any more, short of one that contradicts eSMS's own answer."""
+        return self.status in {Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.CANCELLED}
+
+    def is_due(self, now: dt.datetime) -> bool:
+        """Would a sender take it now?"""
+        waiting = self.status in {Status.QUEUED, Status.UNKNOWN}
+        return waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        # The phone's own validator says it again, beside the other fields.
+        with contextlib.suppress(ValidationError):
+            validation.normalize(self)
+        super().clean_fields(exclude=exclude)
+
+    def clean(self) -> None:
+        super().clean()
+        validation.validate_kind(self)
+        validation.validate_times(self)
+        validation.validate_query_length(self)
+
+    def validate_for_sending(self) -> None:
+        """As `full_clean()`, without asking the database: what a service checks before it takes the message."""
+        validation.normalize(self)
+        super().clean_fields(exclude={"content_type"})
+        self.clean()
+
+    def prepare_insert(self) -> None:
+        if self.status != Status.DRAFT:
+            raise EsmsViberError(
+                "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
+            )
+        validation.normalize(self)
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> OutboundViberMessage:
+        message = super().from_db(*args, **kwargs)
+        message._remember()
+        return message
+
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        super().refresh_from_db(*args, **kwargs)
+        self._remember()
+
+    def _remember(self) -> None:
+        loaded = self.__dict__
+        self._loaded = {name: loaded[name] for name in self.CALLERS_COLUMNS if name in loaded}
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Insert a draft, or write the changed ones of the caller's columns.
+
+        Of an existing row the app's own columns (`status` and the rest) are never written, so a stale instance cannot
+        undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
+        text, phone or terms were changed after the message was handed over.
+        """
+        if self._state.adding:
+            self.prepare_insert()
+            if get_settings().SEND_ON_SAVE and not self.keep_draft:
+                self.validate_for_sending()
+            with transaction.atomic(using=using or write_alias()):
+                super().save(force_insert=force_insert or True, using=using)
+        else:
+            validation.normalize(self)
+            changed = self._changed_columns()
+            if update_fields is not None:
+                changed &= self._column_names(update_fields)
+            if changed:
+                self._save_columns(changed, using=using)
+        self._remember()
+
+    def _column_names(self, fields: Iterable[str]) -> set[str]:
+        return {"content_type_id" if name == "content_type" else name for name in fields}
+
+    def _changed_columns(self) -> set[str]:
+        loaded = getattr(self, "_loaded", {})
+        return {
+            name
+            for name in self.CALLERS_COLUMNS
+            if name in self.__dict__ and (name not in loaded or loaded[name] != self.__dict__[name])
+        }
+
+    def _save_columns(self, columns: set[str], *, using: str | None) -> None:
+        alias = using or self._state.db
+        rows = OutboundViberMessage.objects.using(alias).filter(pk=self.pk)
+        with transaction.atomic(using=alias):
+            status = lock(rows).values_list("status", flat=True).first()
+            if status is not None and status not in EDITABLE:
+                raise MessageNotEditable(
+                    gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
+                    % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
+                )
+            super().save(force_update=True, using=using, update_fields=columns)
+
+    # -- what came back --------------------------------------------------------------------------------------------
+
+    def raise_for_status(self) -> None:
+        """Raise what became of the message, if it is not good news; nothing for draft, fresh, sent and delivered."""
+        match self.status:
+            case Status.FAILED | Status.UNDELIVERED | Status.CANCELLED:
+                raise GatewayRefused(self.code_result, self._remedy())
+            case Status.QUEUED if self.code_result in ACCOUNT_CODES:
+                raise GatewayRefused(self.code_result, self._remedy())
+            case Status.QUEUED if self.attempts:
+                raise GatewayUnreachable(self.error_message)
+            case Status.QUEUED if self.error_message:
+                raise EsmsViberError(self.error_message)
+            case Status.SENDING | Status.UNKNOWN:
+                raise OutcomeUnknown(
+                    self.error_message or gettext("No trustworthy answer has come; the message may have been sent.")
+                )
+
+    def _remedy(self) -> str:
+        if self.status == Status.UNDELIVERED:
+            return gettext("eSMS reports that it was not delivered; most often the number has no Viber.")
+        if self.code_result:
+            return str(describe(self.code_result).remedy)
+        return self.error_message or gettext("The message was cancelled.")
+
+
+class EventKind(models.TextChoices):
+    REQUESTED = "requested", _("requested")
+    ATTEMPT = "attempt", _("attempt")
+    CALLBACK = "callback", _("callback")
+    POLL = "poll", _("status query")
+    NOTE = "note", _("note")
+
+
+class ViberMessageEvent(models.Model):
+    """One line of a message's history. Never changed, but for `applied`; deleted only with its message."""
+
+    Kind = EventKind
+
+    message = models.ForeignKey(
+        OutboundViberMessage, verbose_name=_("message"), on_delete=models.CASCADE, related_name="events"
+    )
+    kind = models.CharField(_("kind"), max_length=10, choices=EventKind)
+    created_at = models.DateTimeField(_("time"), auto_now_add=True)
+    request_id = models.CharField("RequestId", max_length=50, blank=True)
+    code = models.CharField(_("code"), max_length=16, blank=True)
+    text = models.CharField(_("text"), max_length=500, blank=True)
+    duration_ms = models.PositiveIntegerField(_("duration (ms)"), null=True, blank=True)
+    data = models.JSONField(_("data"), default=dict, blank=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    fingerprint = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
+    applied = models.BooleanField(_("applied"), default=False, help_text=_("The status was moved by it."))
+
+    class Meta:
+        verbose_name = _("event of a Viber message")
+        verbose_name_plural = _("events of Viber messages")
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.code}".strip()

@@ -1,0 +1,83 @@
+"""Querysets with a method per state, and the door through which rows come in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.utils import timezone
+
+from .codes import ACCOUNT_CODES
+from .validation import Kind, kind_condition
+
+if TYPE_CHECKING:
+    from .models import OutboundViberMessage
+
+
+class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
+    def draft(self) -> Self:
+        return self.filter(status="draft")
+
+    def queued(self) -> Self:
+        return self.filter(status="queued")
+
+    def sending(self) -> Self:
+        return self.filter(status="sending")
+
+    def unknown(self) -> Self:
+        return self.filter(status="unknown")
+
+    def sent(self) -> Self:
+        return self.filter(status="sent")
+
+    def delivered(self) -> Self:
+        return self.filter(status="delivered")
+
+    def undelivered(self) -> Self:
+        return self.filter(status="undelivered")
+
+    def failed(self) -> Self:
+        return self.filter(status="failed")
+
+    def cancelled(self) -> Self:
+        return self.filter(status="cancelled")
+
+    def of_kind(self, kind: Kind) -> Self:
+        return self.filter(kind_condition(kind))
+
+    def due(self, now: dt.datetime | None = None) -> Self:
+        """To be sent, or asked again, now; soonest first."""
+        return self.filter(status__in=["queued", "unknown"], next_attempt_at__lte=now or timezone.now()).order_by(
+            "next_attempt_at", "pk"
+        )
+
+    def abandoned(self, now: dt.datetime | None = None) -> Self:
+        """Claimed by a sender that stopped renewing its claim."""
+        return self.filter(status="sending", lease_until__lt=now or timezone.now())
+
+    def in_account_trouble(self) -> Self:
+        """Waiting because eSMS refused the account itself: keys, balance, price list, IP address."""
+        return self.filter(
+            status__in=["queued", "unknown"], next_attempt_at__isnull=False, code_result__in=ACCOUNT_CODES
+        )
+
+    def unreachable(self) -> Self:
+        """Waiting because the last call did not get through to eSMS."""
+        return self.filter(status="queued", attempts__gt=0, code_result="")
+
+    def for_object(self, related_object: models.Model) -> Self:
+        return self.filter(
+            content_type=ContentType.objects.get_for_model(related_object), object_id=str(related_object.pk)
+        )
+
+    def bulk_create(
+        self, objs: Iterable[OutboundViberMessage], *args: Any, **kwargs: Any
+    ) -> list[OutboundViberMessage]:
+        """As Django's: no signals, and so nothing is queued. Normalises like `save()`; drafts only."""
+        messages = list(objs)
+        for message in messages:
+            message.prepare_insert()
+        return super().bulk_create(messages, *args, **kwargs)

@@ -1,0 +1,88 @@
+"""How this app begins, locks and refuses transactions, on every database that Django supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.apps import apps
+from django.conf import settings
+from django.db import connections, router, transaction
+from django.db.models import F, QuerySet
+from django.db.transaction import TransactionManagementError
+
+if TYPE_CHECKING:
+    from .models import OutboundViberMessage
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def _model() -> type[OutboundViberMessage]:
+    return apps.get_model("esms_viber", "OutboundViberMessage")
+
+
+def write_alias() -> str:
+    """The database that the messages are written to."""
+    return router.db_for_write(_model())
+
+
+@contextmanager
+def durable(hint: str) -> Iterator[None]:
+    """A transaction whose end is a commit: refused inside another one. A `TestCase`'s own does not count.
+
+    Raises `TransactionManagementError`, ending in the hint.
+    """
+    alias = write_alias()
+    connection = connections[alias]
+    with ExitStack() as stack:
+        # Only entering is guarded: a RuntimeError from the body must not read as "inside a transaction".
+        try:
+            if not connection.in_atomic_block and not connection.get_autocommit():
+                raise RuntimeError  # noqa: TRY301 - the same refusal as atomic()'s own, which does not look at autocommit
+            stack.enter_context(transaction.atomic(using=alias, durable=True))
+        except RuntimeError:
+            raise TransactionManagementError(
+                "eSMS cannot be called inside an open transaction: a rollback would not bring the message back. " + hint
+            ) from None
+        yield
+
+
+def refuse_open_transaction(hint: str) -> None:
+    """Raise `TransactionManagementError` where a network call would be made with a transaction open."""
+    with durable(hint):
+        pass
+
+
+def begin_with_write(alias: str) -> None:
+    """Make the first statement of this transaction a write, on SQLite.
+
+    SQLite fails a transaction that reads first and writes later with "database is locked" as soon as another writer
+    came in between, however long the time-out; one that begins with a write waits its turn. It has no row locks.
+    """
+    if connections[alias].vendor == "sqlite":
+        _model()._base_manager.using(alias).filter(pk=0).update(attempts=F("attempts"))
+
+
+def lock(queryset: QuerySet[OutboundViberMessage], *, skip_locked: bool = False) -> QuerySet[OutboundViberMessage]:
+    """The queryset, its rows locked against other writers until the transaction ends.
+
+    Skipping is for those who look for any row: who wants a particular one has to wait, since it may be locked by
+    somebody who will not do the work.
+    """
+    features = connections[queryset.db].features
+    begin_with_write(queryset.db)
+    if not features.has_select_for_update:
+        return queryset
+    return queryset.select_for_update(
+        skip_locked=skip_locked and features.has_select_for_update_skip_locked,
+        # Inserting an event takes a key lock on its message; a plain FOR UPDATE would conflict with it.
+        no_key=features.has_select_for_no_key_update,
+    )
+
+
+def non_atomic_requests(view: View) -> View:
+    """Exempt a view from `ATOMIC_REQUESTS` on every alias; Django's bare decorator exempts `default` only."""
+    for alias in settings.DATABASES:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view

@@ -1,0 +1,165 @@
+"""What a Viber message may hold. Limits are read when checked, so that they do not freeze into migrations."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator
+from django.db.models import Q, TextChoices
+from django.utils.translation import gettext_lazy as _
+
+from .conf import get_settings
+from .gateways import get_gateway
+from .outgoing import longest_outgoing
+from .phones import InvalidPhone, normalize_phone
+
+if TYPE_CHECKING:
+    from .models import OutboundViberMessage
+
+
+class Kind(TextChoices):
+    """The four layouts that eSMS documents for Viber; the values list the columns that are filled."""
+
+    TEXT = "text", _("text")
+    TEXT_BUTTON = "text_button", _("text and button")
+    IMAGE = "image", _("image")
+    TEXT_IMAGE_BUTTON = "text_image_button", _("text, image and button")
+
+
+KIND_FIELDS = ("content", "image_url", "button_label", "button_url")
+FILLED = {
+    Kind.TEXT: {"content"},
+    Kind.TEXT_BUTTON: {"content", "button_label", "button_url"},
+    Kind.IMAGE: {"image_url"},
+    Kind.TEXT_IMAGE_BUTTON: set(KIND_FIELDS),
+}
+
+
+def kind_condition(kind: Kind) -> Q:
+    """The rows of one kind."""
+    conditions = [Q(**{name: ""}) if name not in FILLED[kind] else ~Q(**{name: ""}) for name in KIND_FIELDS]
+    return Q(*conditions)
+
+
+def any_kind() -> Q:
+    """The rows that are of one of the four kinds."""
+    condition = Q()
+    for kind in Kind:
+        condition |= kind_condition(kind)
+    return condition
+
+
+def kind_of(message: OutboundViberMessage) -> Kind | None:
+    """The layout of a message; None for a mix that Viber does not have."""
+    filled = {name for name in KIND_FIELDS if getattr(message, name)}
+    return next((kind for kind, fields in FILLED.items() if fields == filled), None)
+
+
+def normalize_text(text: str) -> str:
+    """NFC with `\\n` line breaks; text of nothing but white space is no text."""
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return text if text.strip() else ""
+
+
+def normalize(message: OutboundViberMessage) -> None:
+    """Bring the phone and the texts into the form in which they are stored; raises `ValidationError` for a phone."""
+    message.content = normalize_text(message.content)
+    for name in ("image_url", "button_label", "button_url", "brandname", "campaign"):
+        setattr(message, name, normalize_text(getattr(message, name)).strip())
+    message.dedupe_key = message.dedupe_key or None
+    message.object_id = "" if message.object_id is None else str(message.object_id)
+    try:
+        message.phone = normalize_phone(message.phone)
+    except InvalidPhone as error:
+        raise ValidationError({"phone": error.message}, code="phone") from None
+
+
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+def validate_text(value: str) -> None:
+    if found := _UNSENDABLE.search(value):
+        raise ValidationError(
+            _("The character at position %(position)d cannot be sent; delete it and type it again."),
+            code="unsendable",
+            params={"position": found.start() + 1},
+        )
+
+
+def validate_content(value: str) -> None:
+    _validate_length(value, get_settings().MAX_CONTENT_LENGTH)
+
+
+def validate_label(value: str) -> None:
+    _validate_length(value, get_settings().MAX_LABEL_LENGTH)
+
+
+def _validate_length(value: str, limit: int) -> None:
+    if len(value) > limit:
+        raise ValidationError(
+            _("This has %(length)d characters; at most %(limit)d can be sent. Shorten it by %(excess)d."),
+            code="max_length",
+            params={"length": len(value), "limit": limit, "excess": len(value) - limit},
+        )
+
+
+def validate_image_url(value: str) -> None:
+    _validate_url(value, ["https"], _("Give the full address of the image, beginning with https://."))
+
+
+def validate_button_url(value: str) -> None:
+    _validate_url(value, ["http", "https"], _("Give the full address of the link, beginning with https://."))
+
+
+def _validate_url(value: str, schemes: list[str], message: Any) -> None:
+    URLValidator(schemes=schemes, message=message)(value)
+
+
+def validate_kind(message: OutboundViberMessage) -> None:
+    """Raise a `ValidationError` on the field that is missing, saying what to do."""
+    if kind_of(message) is None:
+        field, sentence = _missing_field(message)
+        raise ValidationError({field: ValidationError(sentence, code="kind")})
+
+
+def _missing_field(message: OutboundViberMessage) -> tuple[str, Any]:
+    if message.button_label and not message.button_url:
+        return "button_url", _("A button needs a link. Give the link, or clear the label.")
+    if message.button_url and not message.button_label:
+        return "button_label", _("A button needs a label. Give the label, or clear the link.")
+    if message.button_label and message.image_url:
+        return "content", _("A message with an image and a button needs a text as well.")
+    if message.button_label:
+        return "content", _("A message with a button needs a text.")
+    if message.content:
+        return "button_label", _("An image with a text needs a button. Add its label and link, or drop text or image.")
+    return "content", _("Write a text, or give an image.")
+
+
+def validate_times(message: OutboundViberMessage) -> None:
+    if message.send_at and message.expires_at and message.expires_at <= message.send_at:
+        raise ValidationError(
+            {"expires_at": ValidationError(_("It would expire before it may be sent. Choose a later time."))}
+        )
+
+
+def validate_query_length(message: OutboundViberMessage) -> None:
+    """Refuse a text that the gateway's GET cannot carry, with both lengths."""
+    length = get_gateway().query_length(longest_outgoing(message))
+    limit = get_settings().MAX_QUERY_LENGTH
+    if length is not None and length > limit:
+        raise ValidationError(
+            {
+                "content": ValidationError(
+                    _(
+                        "Encoded for the gateway this message takes %(length)d characters; at most %(limit)d fit. "
+                        "Shorten the text or the links (a Vietnamese letter takes up to nine)."
+                    ),
+                    code="query_length",
+                    params={"length": length, "limit": limit},
+                )
+            }
+        )
