@@ -1,0 +1,96 @@
+"""Claiming messages: one short transaction that makes them ours, before anything goes over the network."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import lifecycle
+from .models import OutboundViberMessage, Status
+from .outcomes import may_repeat_at
+from .outgoing import new_request_id
+from .transactions import lock, write_alias
+
+LEASE = dt.timedelta(minutes=2)
+"""How long a claim holds without being renewed; then another sender takes the message over."""
+
+EXPIRED = _("It expired before it could be sent.")
+
+
+def new_claim(now: dt.datetime) -> dict[str, object]:
+    return {"claim_id": uuid.uuid4().hex, "lease_until": now + LEASE}
+
+
+def claim(limit: int, pks: Sequence[int] | None = None) -> list[OutboundViberMessage]:
+    """At most `limit` messages that are due, now `sending` and ours; of these primary keys, or any.
+
+    What has expired or may not be repeated any more is settled on the way, and not returned.
+    """
+    while True:
+        ready, settled = _claim_once(limit, pks)
+        if ready or not settled:
+            return ready
+
+
+def _claim_once(limit: int, pks: Sequence[int] | None) -> tuple[list[OutboundViberMessage], int]:
+    alias = write_alias()
+    now = timezone.now()
+    with transaction.atomic(using=alias):
+        rows = OutboundViberMessage.objects.using(alias).due(now)
+        if pks is not None:
+            rows = rows.filter(pk__in=pks)
+        due = list(lock(rows, skip_locked=pks is None)[:limit])
+        ready = [message for message in due if _is_still_wanted(message, now)]
+        for message in ready:
+            _renew_request_id(message)
+        if ready:
+            lifecycle.move_all(ready, Status.SENDING, **new_claim(now))
+    return ready, len(due) - len(ready)
+
+
+def _is_still_wanted(message: OutboundViberMessage, now: dt.datetime) -> bool:
+    expired = message.expires_at is not None and message.expires_at <= now
+    if message.status == Status.QUEUED and expired:
+        lifecycle.expire(message, EXPIRED)
+        return False
+    if message.uncertain_since and (expired or not may_repeat_at(message.uncertain_since, now)):
+        lifecycle.stop_repeating(message)
+        return False
+    return True
+
+
+def _renew_request_id(message: OutboundViberMessage) -> None:
+    """A definite refusal ended the RequestId it was given for; an uncertain one must stay."""
+    if message.status == Status.QUEUED and message.code_result:
+        columns = {"request_id": new_request_id(), "code_result": "", "attempts": 0}
+        OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk).update(**columns)
+        for name, value in columns.items():
+            setattr(message, name, value)
+
+
+def renew(messages: Sequence[OutboundViberMessage], claim_id: str) -> None:
+    """Hold on to those of the messages that are still ours."""
+    until = timezone.now() + LEASE
+    pks = [message.pk for message in messages]
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, claim_id=claim_id)
+    if rows.update(lease_until=until):
+        for message in messages:
+            message.lease_until = until
+
+
+def take_over_abandoned() -> int:
+    """Return to the queue what a sender that is gone had claimed; as uncertain where its call may have been made."""
+    alias = write_alias()
+    now = timezone.now()
+    with transaction.atomic(using=alias):
+        rows = OutboundViberMessage.objects.using(alias).abandoned(now)
+        abandoned = list(lock(rows, skip_locked=True)[:1000])
+        for message in abandoned:
+            lifecycle.put_back(message, claim=message.claim_id, when=now)
+            lifecycle.note(message, _("The sender that had claimed it is gone; taken over."))
+    return len(abandoned)

@@ -1,0 +1,95 @@
+"""Who sends a queued message: dispatchers, and handing over to one when a transaction has committed."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterable
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from django.utils.module_loading import import_string
+
+from .conf import get_settings
+from .delivery import deliver_inline
+
+logger = logging.getLogger("esms_viber")
+
+INLINE_SECONDS = 20.0
+
+
+def inline(pks: list[int]) -> None:
+    """Send now, in this process: at most `INLINE_LIMIT` messages, and no new call after 20 seconds."""
+    summary = deliver_inline(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS)
+    if summary.left:
+        logger.warning(
+            "%d of %d messages stay queued: more than the inline dispatcher sends at once. "
+            "Run `manage.py send_viber_messages`.",
+            summary.left,
+            len(pks),
+        )
+
+
+def queue_only(pks: list[int]) -> None:
+    """Do nothing: `manage.py send_viber_messages`, run elsewhere, sends what is queued."""
+
+
+def get_dispatcher() -> Callable[[list[int]], object]:
+    """Raises `ImproperlyConfigured` for a dotted path that leads nowhere."""
+    dispatcher = get_settings().DISPATCHER
+    if isinstance(dispatcher, str):
+        try:
+            dispatcher = import_string(dispatcher)
+        except ImportError as error:
+            raise ImproperlyConfigured(f'ESMS_VIBER["DISPATCHER"]: {error}') from error
+    if not callable(dispatcher):
+        raise ImproperlyConfigured('ESMS_VIBER["DISPATCHER"] must be a dotted path or a callable.')
+    return dispatcher
+
+
+class _Handover:
+    """The messages of one call, waiting for the commit. Django holds the only lasting reference."""
+
+    __slots__ = ("__weakref__", "_alias", "_done", "_pks")
+
+    def __init__(self, pks: list[int], alias: str) -> None:
+        self._pks = pks
+        self._alias = alias
+        self._done = False
+        _waiting_on(alias).append(weakref.ref(self))
+
+    def __call__(self) -> None:
+        """Dispatch these and all later ones of the same transaction, once."""
+        if self._done:
+            return
+        waiting = [handover for ref in _waiting_on(self._alias) if (handover := ref())]
+        together = waiting[waiting.index(self) :]
+        for handover in together:
+            handover._done = True
+        _waiting_on(self._alias)[:] = [weakref.ref(handover) for handover in waiting if not handover._done]
+        _dispatch(list(dict.fromkeys(pk for handover in together for pk in handover._pks)))
+
+
+_waiting: weakref.WeakKeyDictionary[object, list[weakref.ref[_Handover]]] = weakref.WeakKeyDictionary()
+"""Per connection. Weak, since Django drops the callbacks of a savepoint that is rolled back and tells nobody."""
+
+
+def _waiting_on(alias: str) -> list[weakref.ref[_Handover]]:
+    return _waiting.setdefault(connections[alias], [])
+
+
+def dispatch_on_commit(pks: Iterable[int], alias: str) -> None:
+    """Hand messages to the dispatcher after the commit: once per transaction, with all of its messages.
+
+    What a rolled-back savepoint had queued is not among them. A dispatcher's error is logged, not raised: the messages
+    are queued, and safe.
+    """
+    if pks := list(pks):
+        transaction.on_commit(_Handover(pks, alias), using=alias)
+
+
+def _dispatch(pks: list[int]) -> None:
+    try:
+        get_dispatcher()(pks)
+    except Exception:
+        logger.exception("the dispatcher failed; %d messages stay queued", len(pks))

@@ -1,0 +1,62 @@
+"""What a resend would do to each message: the confirmation page asks, the service acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from .models import OutboundViberMessage, Status
+from .transactions import write_alias
+
+UNFINISHED = (Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.SENT)
+"""A resend in one of these states may still arrive."""
+
+
+@dataclass(slots=True)
+class ResendPlan:
+    """Messages by what a resend does with them."""
+
+    first: list[OutboundViberMessage] = field(default_factory=list)
+    """Queued themselves: surely never taken."""
+    again: list[OutboundViberMessage] = field(default_factory=list)
+    """Sent again as new messages: taken, or perhaps taken."""
+    skipped: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
+    """With the reason, a sentence for people."""
+
+
+def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
+    """Changes nothing. Binding only where the rows are locked."""
+    messages = list(messages)
+    being_resent = _being_resent(messages)
+    plan = ResendPlan()
+    for message in messages:
+        if reason := _obstacle(message, being_resent):
+            plan.skipped.append((message, reason))
+        elif message.is_editable:
+            plan.first.append(message)
+        else:
+            plan.again.append(message)
+    return plan
+
+
+def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
+    pks = [message.pk for message in messages]
+    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks, status__in=UNFINISHED)
+    return set(resends.values_list("resend_of", flat=True))
+
+
+def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> str:
+    if message.status == Status.QUEUED:
+        return _("It is in the queue already.")
+    if message.status == Status.SENDING:
+        return _("It is being sent.")
+    if message.pk in being_resent:
+        return _("It has been sent again, and that message is not final yet.")
+    try:
+        message.validate_for_sending()
+    except ValidationError as error:
+        return " ".join(error.messages)
+    return ""

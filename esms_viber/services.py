@@ -1,0 +1,229 @@
+"""The verbs: send, queue, resend, cancel, refresh. What a site calls."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from . import intake, lifecycle
+from .claims import new_claim
+from .delivery import DeliverySummary, deliver_claimed, deliver_due_messages, deliver_messages
+from .dispatch import dispatch_on_commit
+from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .polling import refresh_viber_messages
+from .resending import plan_resend
+from .transactions import durable, lock, write_alias
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+__all__ = [
+    "DeliverySummary",
+    "cancel_viber_messages",
+    "deliver_due_messages",
+    "deliver_messages",
+    "queue_viber_message",
+    "queue_viber_messages",
+    "refresh_viber_messages",
+    "resend_viber_messages",
+    "send_viber_message",
+]
+
+logger = logging.getLogger("esms_viber")
+
+
+def send_viber_message(
+    phone: str,
+    content: str = "",
+    *,
+    image_url: str = "",
+    button_label: str = "",
+    button_url: str = "",
+    brandname: str = "",
+    sandbox: bool = False,
+    campaign: str = "",
+    dedupe_key: str | None = None,
+    related_object: models.Model | None = None,
+    send_at: dt.datetime | None = None,
+    expires_at: dt.datetime | None = None,
+    user: AbstractBaseUser | None = None,
+) -> OutboundViberMessage:
+    """Store a message, call eSMS now, and return the row with the outcome; see `raise_for_status()`.
+
+    The row is committed before the call. Raises `ValidationError` for what cannot be sent, and
+    `TransactionManagementError` inside an open transaction, where `queue_viber_message()` is the one to use. With a
+    `dedupe_key` that was given before, the first row is returned and nothing is sent.
+    """
+    message = OutboundViberMessage(
+        phone=phone,
+        content=content,
+        image_url=image_url,
+        button_label=button_label,
+        button_url=button_url,
+        brandname=brandname,
+        sandbox=sandbox,
+        campaign=campaign,
+        dedupe_key=dedupe_key,
+        related_object=related_object,
+        send_at=send_at,
+        expires_at=expires_at,
+    )
+    message.validate_for_sending()
+    if send_at is not None and send_at > timezone.now():
+        raise ValidationError(
+            {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}
+        )
+    lifecycle.enter(message, Status.SENDING, **new_claim(timezone.now()))
+    with durable("Use queue_viber_message(), which sends after the commit."):
+        stored = intake.insert_or_first(message, user=user)
+    if stored is message:
+        deliver_claimed(message)
+    return stored
+
+
+def queue_viber_message(
+    phone: str,
+    content: str = "",
+    *,
+    image_url: str = "",
+    button_label: str = "",
+    button_url: str = "",
+    brandname: str = "",
+    sandbox: bool = False,
+    campaign: str = "",
+    dedupe_key: str | None = None,
+    related_object: models.Model | None = None,
+    send_at: dt.datetime | None = None,
+    expires_at: dt.datetime | None = None,
+    user: AbstractBaseUser | None = None,
+) -> OutboundViberMessage:
+    """Store a message to be sent after the transaction commits, and return the queued row.
+
+    Rolled back with the transaction. Raises `ValidationError` for what cannot be sent. With a `dedupe_key` that was
+    given before, the first row is returned and nothing is queued.
+    """
+    message = OutboundViberMessage(
+        phone=phone,
+        content=content,
+        image_url=image_url,
+        button_label=button_label,
+        button_url=button_url,
+        brandname=brandname,
+        sandbox=sandbox,
+        campaign=campaign,
+        dedupe_key=dedupe_key,
+        related_object=related_object,
+        send_at=send_at,
+        expires_at=expires_at,
+    )
+    message.validate_for_sending()
+    lifecycle.enter(message, Status.QUEUED)
+    alias = write_alias()
+    with transaction.atomic(using=alias):
+        stored = intake.insert_or_first(message, user=user)
+        if stored is message:
+            dispatch_on_commit([message.pk], alias)
+    return stored
+
+
+def queue_viber_messages(
+    messages: Iterable[OutboundViberMessage], *, user: AbstractBaseUser | None = None
+) -> list[OutboundViberMessage]:
+    """Store unsaved messages in bulk, all or none, to be sent after the commit; a row for each, in their order.
+
+    Raises `ValidationError`, naming the index of each message that cannot be sent; then none is stored. For a
+    `dedupe_key` that was given before, in the list or in the table, the first row stands in.
+    """
+    messages = list(messages)
+    intake.validate_all(messages)
+    for message in messages:
+        lifecycle.enter(message, Status.QUEUED)
+    alias = write_alias()
+    with transaction.atomic(using=alias):
+        stored = intake.insert_all(messages, user=user)
+        dispatch_on_commit([row.pk for row, given in zip(stored, messages, strict=True) if row is given], alias)
+    return stored
+
+
+def queue_draft(message: OutboundViberMessage, *, user: AbstractBaseUser | None = None) -> bool:
+    """Queue one draft, to be sent after the commit; False where it is no draft any more."""
+    message.validate_for_sending()
+    alias = write_alias()
+    with transaction.atomic(using=alias):
+        if queued := lifecycle.queue(message):
+            lifecycle.note(message, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+            dispatch_on_commit([message.pk], alias)
+    return queued
+
+
+def resend_viber_messages(
+    messages: Iterable[OutboundViberMessage], *, user: AbstractBaseUser | None = None
+) -> list[OutboundViberMessage]:
+    """Send again, or for the first time, and return the rows queued for it.
+
+    A draft, and what failed or was cancelled, is queued itself, as it is stored now. What eSMS took, or may have
+    taken, becomes a new message. Skipped: what is queued or being sent, what has a resend that is not final yet, and
+    what cannot be sent as it stands (`esms_viber.resending.plan_resend` tells which and why).
+    """
+    alias = write_alias()
+    with transaction.atomic(using=alias):
+        pks = [message.pk for message in messages]
+        rows = list(lock(OutboundViberMessage.objects.using(alias).filter(pk__in=pks).order_by("pk")))
+        plan = plan_resend(rows)
+        for message, reason in plan.skipped:
+            logger.info("message %s is not sent again: %s", message.pk, reason)
+        queued = [message for message in plan.first if lifecycle.queue(message)]
+        copies = [_copy_for_resend(message) for message in plan.again]
+        intake.insert_all(copies, user=user)
+        for message in queued:
+            lifecycle.note(message, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+        dispatch_on_commit([message.pk for message in queued + copies], alias)
+    return queued + copies
+
+
+def _copy_for_resend(message: OutboundViberMessage) -> OutboundViberMessage:
+    """A new message for the same phone; not its dedupe key, nor its times."""
+    if message.status == Status.UNKNOWN:
+        lifecycle.stop_repeating(message)
+    copy = OutboundViberMessage(
+        **{
+            name: getattr(message, name)
+            for name in OutboundViberMessage.CALLERS_COLUMNS
+            if name not in {"dedupe_key", "send_at", "expires_at"}
+        },
+        resend_of=message,
+    )
+    lifecycle.enter(copy, Status.QUEUED)
+    return copy
+
+
+def cancel_viber_messages(
+    messages: Iterable[OutboundViberMessage], *, user: AbstractBaseUser | None = None
+) -> list[OutboundViberMessage]:
+    """Take drafts and queued messages out, and stop repeating `unknown` ones; the rows that this changed.
+
+    An `unknown` message stays `unknown`: it may have been sent. Others are skipped.
+    """
+    alias = write_alias()
+    with transaction.atomic(using=alias):
+        pks = [message.pk for message in messages]
+        rows = list(lock(OutboundViberMessage.objects.using(alias).filter(pk__in=pks).order_by("pk")))
+        return [message for message in rows if _cancel(message, user)]
+
+
+def _cancel(message: OutboundViberMessage, user: Any) -> bool:
+    if message.status == Status.UNKNOWN and message.next_attempt_at is not None:
+        lifecycle.stop_repeating(message)
+        lifecycle.note(message, _("Repeating stopped."), user=user)
+        return True
+    if message.status in {Status.DRAFT, Status.QUEUED} and lifecycle.cancel(message, ""):
+        lifecycle.note(message, _("Cancelled."), user=user)
+        return True
+    return False
