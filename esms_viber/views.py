@@ -1,0 +1,49 @@
+"""The callback view."""
+
+from __future__ import annotations
+
+from http import HTTPMethod, HTTPStatus
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from .callbacks import Receipt, receive_callback
+from .tokens import read_token
+from .transactions import non_atomic_requests
+
+
+@non_atomic_requests
+@login_not_required
+@csrf_exempt
+@never_cache
+def callback(request: HttpRequest, token: str) -> HttpResponse:
+    """Take a result from eSMS, by GET; never redirects. The token in the path is the only proof that it is eSMS.
+
+    200: stored. 400: stored, but no result can be read from it. 404: not a token of ours, or the message is deleted;
+    nothing is stored. 500: stored, but not applied; to be sent again.
+    """
+    signed = read_token(token)
+    if signed is None:
+        return _answer(HTTPStatus.NOT_FOUND)
+    if request.method != HTTPMethod.GET:
+        response = _answer(HTTPStatus.METHOD_NOT_ALLOWED)
+        response["Allow"] = "GET"
+        return response
+    try:
+        parameters = request.GET.dict()
+    except SuspiciousOperation:
+        parameters = {"SendStatus": "too many parameters"}
+    receipt: Receipt = receive_callback(*signed, parameters)
+    return _answer(HTTPStatus(receipt.value))
+
+
+def _answer(status: HTTPStatus) -> HttpResponse:
+    response = HttpResponse(
+        "OK" if status == HTTPStatus.OK else status.phrase, status=status, content_type="text/plain"
+    )
+    # Django would log the path of whatever is not a success, and with it a token that is valid.
+    response._has_been_logged = True  # type: ignore[attr-defined] # read by django.utils.log.log_response()
+    return response
