@@ -79,16 +79,19 @@ def renew(messages: Sequence[OutboundViberMessage], claim_id: str) -> None:
     pks = [message.pk for message in messages]
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, claim_id=claim_id)
     if rows.update(lease_until=until):
+        ours = set(rows.values_list("pk", flat=True))
         for message in messages:
-            message.lease_until = until
+            message.lease_until = until if message.pk in ours else None
 
 
 def take_over_abandoned() -> int:
     """Return to the queue what a sender that is gone had claimed; as uncertain where its call may have been made."""
     alias = write_alias()
     now = timezone.now()
+    rows = OutboundViberMessage.objects.using(alias).abandoned(now)
+    if not rows.exists():
+        return 0
     with transaction.atomic(using=alias):
-        rows = OutboundViberMessage.objects.using(alias).abandoned(now)
         abandoned = list(lock(rows, skip_locked=True)[:1000])
         for message in abandoned:
             lifecycle.put_back(message, claim=message.claim_id, when=now)

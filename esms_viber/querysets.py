@@ -11,6 +11,7 @@ from django.db import models
 from django.utils import timezone
 
 from .codes import ACCOUNT_CODES
+from .states import WAITING, Status
 from .validation import Kind, kind_condition
 
 if TYPE_CHECKING:
@@ -19,54 +20,52 @@ if TYPE_CHECKING:
 
 class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
     def draft(self) -> Self:
-        return self.filter(status="draft")
+        return self.filter(status=Status.DRAFT)
 
     def queued(self) -> Self:
-        return self.filter(status="queued")
+        return self.filter(status=Status.QUEUED)
 
     def sending(self) -> Self:
-        return self.filter(status="sending")
+        return self.filter(status=Status.SENDING)
 
     def unknown(self) -> Self:
-        return self.filter(status="unknown")
+        return self.filter(status=Status.UNKNOWN)
 
     def sent(self) -> Self:
-        return self.filter(status="sent")
+        return self.filter(status=Status.SENT)
 
     def delivered(self) -> Self:
-        return self.filter(status="delivered")
+        return self.filter(status=Status.DELIVERED)
 
     def undelivered(self) -> Self:
-        return self.filter(status="undelivered")
+        return self.filter(status=Status.UNDELIVERED)
 
     def failed(self) -> Self:
-        return self.filter(status="failed")
+        return self.filter(status=Status.FAILED)
 
     def cancelled(self) -> Self:
-        return self.filter(status="cancelled")
+        return self.filter(status=Status.CANCELLED)
 
     def of_kind(self, kind: Kind) -> Self:
         return self.filter(kind_condition(kind))
 
     def due(self, now: dt.datetime | None = None) -> Self:
         """To be sent, or asked again, now; soonest first."""
-        return self.filter(status__in=["queued", "unknown"], next_attempt_at__lte=now or timezone.now()).order_by(
+        return self.filter(status__in=WAITING, next_attempt_at__lte=now or timezone.now()).order_by(
             "next_attempt_at", "pk"
         )
 
     def abandoned(self, now: dt.datetime | None = None) -> Self:
         """Claimed by a sender that stopped renewing its claim."""
-        return self.filter(status="sending", lease_until__lt=now or timezone.now())
+        return self.filter(status=Status.SENDING, lease_until__lt=now or timezone.now())
 
     def in_account_trouble(self) -> Self:
         """Waiting because eSMS refused the account itself: keys, balance, price list, IP address."""
-        return self.filter(
-            status__in=["queued", "unknown"], next_attempt_at__isnull=False, code_result__in=ACCOUNT_CODES
-        )
+        return self.filter(status__in=WAITING, next_attempt_at__isnull=False, code_result__in=ACCOUNT_CODES)
 
     def unreachable(self) -> Self:
         """Waiting because the last call did not get through to eSMS."""
-        return self.filter(status="queued", attempts__gt=0, code_result="")
+        return self.filter(status=Status.QUEUED, attempts__gt=0, code_result="")
 
     def for_object(self, related_object: models.Model) -> Self:
         return self.filter(

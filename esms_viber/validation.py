@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
 from django.db.models import Q, TextChoices
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .conf import get_settings
@@ -58,8 +61,9 @@ def kind_of(message: OutboundViberMessage) -> Kind | None:
     return next((kind for kind, fields in FILLED.items() if fields == filled), None)
 
 
-def normalize_text(text: str) -> str:
-    """NFC with `\\n` line breaks; text of nothing but white space is no text."""
+def normalize_text(text: object) -> str:
+    """NFC with `\\n` line breaks; None, and text of nothing but white space is no text."""
+    text = "" if text is None else str(text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     return text if text.strip() else ""
 
@@ -70,11 +74,21 @@ def normalize(message: OutboundViberMessage) -> None:
     for name in ("image_url", "button_label", "button_url", "brandname", "campaign"):
         setattr(message, name, normalize_text(getattr(message, name)).strip())
     message.dedupe_key = message.dedupe_key or None
+    normalize_times(message)
     message.object_id = "" if message.object_id is None else str(message.object_id)
     try:
-        message.phone = normalize_phone(message.phone)
+        message.phone = normalize_phone(str(message.phone or ""))
     except InvalidPhone as error:
         raise ValidationError({"phone": error.message}, code="phone") from None
+
+
+def normalize_times(message: OutboundViberMessage) -> None:
+    """A time without a zone is one of the current time zone, as in Django's own forms."""
+    for name in ("send_at", "expires_at"):
+        value = getattr(message, name)
+        if isinstance(value, dt.datetime) and timezone.is_aware(value) is not settings.USE_TZ:
+            convert = timezone.make_aware if settings.USE_TZ else timezone.make_naive
+            setattr(message, name, convert(value))
 
 
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")

@@ -1,5 +1,3 @@
-"""The two tables. What may be written to `status`, and when, is in `lifecycle`."""
-
 from __future__ import annotations
 
 import contextlib
@@ -7,7 +5,6 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
@@ -16,35 +13,20 @@ from django.db.models import CheckConstraint, Index
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import validation
-from .codes import ACCOUNT_CODES, describe
-from .conf import get_settings
-from .exceptions import (
+from .. import validation
+from ..codes import ACCOUNT_CODES, describe
+from ..conf import get_settings
+from ..exceptions import (
     EsmsViberError,
     GatewayRefused,
     GatewayUnreachable,
     MessageNotEditable,
     OutcomeUnknown,
 )
-from .phones import InvalidPhone, mask_phone, normalize_phone
-from .querysets import MessageQuerySet
-from .transactions import lock, write_alias
-
-
-class Status(models.TextChoices):
-    DRAFT = "draft", _("draft")
-    QUEUED = "queued", _("queued")
-    SENDING = "sending", _("sending")
-    UNKNOWN = "unknown", _("unknown")
-    SENT = "sent", _("sent")
-    DELIVERED = "delivered", _("delivered")
-    UNDELIVERED = "undelivered", _("undelivered")
-    FAILED = "failed", _("failed")
-    CANCELLED = "cancelled", _("cancelled")
-
-
-EDITABLE = frozenset({Status.DRAFT, Status.FAILED, Status.CANCELLED})
-"""States in which no attempt can have been taken, so that text and phone may still change."""
+from ..phones import InvalidPhone, mask_phone, normalize_phone
+from ..querysets import MessageQuerySet
+from ..states import EDITABLE, WAITING, Status
+from ..transactions import lock, write_alias
 
 
 def validate_phone(value: str) -> None:
@@ -113,6 +95,7 @@ class OutboundViberMessage(models.Model):
         max_length=100,
         blank=True,
         db_index=True,
+        validators=[validation.validate_text],
         help_text=_("A name of your own to group messages by, e.g. tet-2027."),
     )
     dedupe_key = models.CharField(
@@ -121,6 +104,7 @@ class OutboundViberMessage(models.Model):
         unique=True,
         null=True,
         blank=True,
+        validators=[validation.validate_text],
         help_text=_("A second message with the same key is not sent, e.g. order-17-paid."),
     )
     content_type = models.ForeignKey(
@@ -226,8 +210,7 @@ class OutboundViberMessage(models.Model):
 
     def is_due(self, now: dt.datetime) -> bool:
         """Would a sender take it now?"""
-        waiting = self.status in {Status.QUEUED, Status.UNKNOWN}
-        return waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
+        return self.status in WAITING and self.next_attempt_at is not None and self.next_attempt_at <= now
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -236,6 +219,7 @@ class OutboundViberMessage(models.Model):
         with contextlib.suppress(ValidationError):
             validation.normalize(self)
         super().clean_fields(exclude=exclude)
+        validation.normalize_times(self)
 
     def clean(self) -> None:
         super().clean()
@@ -246,7 +230,7 @@ class OutboundViberMessage(models.Model):
     def validate_for_sending(self) -> None:
         """As `full_clean()`, without asking the database: what a service checks before it takes the message."""
         validation.normalize(self)
-        super().clean_fields(exclude={"content_type"})
+        self.clean_fields(exclude={"content_type"})
         self.clean()
 
     def prepare_insert(self) -> None:
@@ -348,46 +332,3 @@ class OutboundViberMessage(models.Model):
         if self.code_result:
             return str(describe(self.code_result).remedy)
         return self.error_message or gettext("The message was cancelled.")
-
-
-class EventKind(models.TextChoices):
-    REQUESTED = "requested", _("requested")
-    ATTEMPT = "attempt", _("attempt")
-    CALLBACK = "callback", _("callback")
-    POLL = "poll", _("status query")
-    NOTE = "note", _("note")
-
-
-class ViberMessageEvent(models.Model):
-    """One line of a message's history. Never changed, but for `applied`; deleted only with its message."""
-
-    Kind = EventKind
-
-    message = models.ForeignKey(
-        OutboundViberMessage, verbose_name=_("message"), on_delete=models.CASCADE, related_name="events"
-    )
-    kind = models.CharField(_("kind"), max_length=10, choices=EventKind)
-    created_at = models.DateTimeField(_("time"), auto_now_add=True)
-    request_id = models.CharField("RequestId", max_length=50, blank=True)
-    code = models.CharField(_("code"), max_length=16, blank=True)
-    text = models.CharField(_("text"), max_length=500, blank=True)
-    duration_ms = models.PositiveIntegerField(_("duration (ms)"), null=True, blank=True)
-    data = models.JSONField(_("data"), default=dict, blank=True)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("user"),
-        on_delete=models.SET_NULL,
-        null=True,
-        blank=True,
-        related_name="+",
-    )
-    fingerprint = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
-    applied = models.BooleanField(_("applied"), default=False, help_text=_("The status was moved by it."))
-
-    class Meta:
-        verbose_name = _("event of a Viber message")
-        verbose_name_plural = _("events of Viber messages")
-        ordering = ["pk"]
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()} {self.code}".strip()

@@ -1,0 +1,7 @@
+"""The two tables. What may be written to `status`, and when, is in `lifecycle`."""
+
+from ..states import Status
+from .event import ViberMessageEvent
+from .message import OutboundViberMessage
+
+__all__ = ["OutboundViberMessage", "Status", "ViberMessageEvent"]
