@@ -1,0 +1,191 @@
+"""urllib3's connections, changed in three ways.
+
+The keys are added to a request only as its bytes go out, an answer has one deadline from first byte to last, and
+a connection that idled too long is not used again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any, ClassVar
+
+import requests.adapters
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from .keys import NOTHING, Secret, bare
+
+# A server closes what idles; a request on a connection it is just closing would be lost without an answer.
+MAX_IDLE_SECONDS = 30
+_USED_HEADERS = ("Content-Type", "Content-Length", "Transfer-Encoding", "Content-Encoding")
+
+
+class Call:
+    """One request on its way: what is added to its bytes, whether they left, and until when to wait."""
+
+    __slots__ = ("_body", "_public", "_query", "_read_seconds", "deadline", "left")
+
+    def __init__(
+        self, timeout: tuple[float, float], *, public: str = "", query: Secret = NOTHING, body: Secret = NOTHING
+    ) -> None:
+        self._public, self._query, self._body = public, query, body
+        self._read_seconds = timeout[1]
+        self.deadline = monotonic() + timeout[0]
+        self.left = False
+
+    def mark_left(self) -> None:
+        """To be called before the first byte goes out, or an interruption in between would be a false "not sent"."""
+        self.left = True
+        self.deadline = monotonic() + self._read_seconds
+
+    def complete(self, head: bytes) -> bytes:
+        """The request as the server is to see it. The caller must not bind the result to a name."""
+        line, version, rest = head.partition(b" HTTP/1.")
+        mark, joint = b"?" if self._query else b"", b"&" if self._public else b""
+        return b"".join(
+            (line, mark, self._public.encode(), joint, self._query.reveal(), version, rest, self._body.reveal())
+        )
+
+
+current_call: ContextVar[Call | None] = ContextVar("esms_viber_call", default=None)
+
+
+def _hand_over(sock: socket.socket, head: bytes, call: Call) -> BaseException | None:
+    # Returned, not raised: the frames below hold the complete request in their locals.
+    try:
+        call.mark_left()
+        sock.sendall(call.complete(head))
+    except BaseException as error:  # noqa: BLE001 (not swallowed: raised by the caller)
+        return bare(error)
+    return None
+
+
+class _Deadline(io.RawIOBase):
+    """The answer's bytes; a socket's own time-out would begin again with every one of them."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
+        self._raw, self._sock, self._call = raw, sock, call
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        remaining = self._call.deadline - monotonic()
+        if remaining <= 0:
+            raise TimeoutError("deadline passed")
+        self._sock.settimeout(remaining)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        # Releases the socket, which stays open under a closed connection until its answer is read.
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer under the call's deadline, of which only the headers that matter are kept."""
+
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
+        # Level 0: http.client would print the headers, and a server may repeat the URL in them.
+        super().__init__(sock, 0, method=method, url=url)
+        call = current_call.get()
+        if call is not None:
+            raw: Any = self.fp.detach()
+            self.fp = io.BufferedReader(_Deadline(raw, sock, call))
+
+    def begin(self) -> None:
+        error = self._begin()
+        if error is not None:
+            raise error
+
+    def _begin(self) -> http.client.HTTPException | None:
+        try:
+            super().begin()
+        except ConnectionError:
+            raise
+        except http.client.HTTPException:
+            # The original carries the line it choked on.
+            return http.client.HTTPException("not an HTTP answer")
+        kept = http.client.HTTPMessage()
+        for name in _USED_HEADERS:
+            if (value := self.headers.get(name)) is not None:
+                kept[name] = value
+        self.headers = self.msg = kept
+        self.reason = ""
+        return None
+
+
+class _Sending:
+    """What both kinds of connection do when the head of a request is to go out."""
+
+    sock: Any
+    response_class: ClassVar[type[http.client.HTTPResponse]] = _Response
+    idle_since = 0.0
+
+    def connect(self) -> None:
+        raise NotImplementedError
+
+    def send(self, data: Any) -> None:
+        call = current_call.get()
+        if call is None or not isinstance(data, bytes) or not data.startswith((b"GET ", b"POST ")):
+            super().send(data)  # type: ignore[misc]  # a mixin: http.client's own, for a proxy's CONNECT
+            return
+        if call.left:
+            raise http.client.CannotSendRequest("one request per call")
+        if self.sock is None:
+            self.connect()
+        error = _hand_over(self.sock, data, call)
+        if error is not None:
+            raise error
+
+
+class _Connection(_Sending, HTTPConnection):
+    connect = HTTPConnection.connect
+
+
+class _TLSConnection(_Sending, HTTPSConnection):
+    connect = HTTPSConnection.connect
+
+
+class _Fresh:
+    """A pool that knows how long a connection has been idle."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn = super()._get_conn(timeout)  # type: ignore[misc]  # a mixin of urllib3's pools
+        if not conn.is_closed and monotonic() - conn.idle_since > MAX_IDLE_SECONDS:
+            conn.close()
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]  # a mixin of urllib3's pools
+
+
+class _Pool(_Fresh, HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(_Fresh, HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TLSPool}
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """requests' adapter over the pools above, directly and through a proxy."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> urllib3.PoolManager:
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

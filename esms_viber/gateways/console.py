@@ -1,0 +1,45 @@
+"""Shows messages on the console instead of sending them: for development."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import uuid
+from decimal import Decimal
+from typing import TextIO
+
+from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
+from .esms import send_parameters
+
+_KEYS_MASKED = {"ApiKey": "********", "SecretKey": "********"}
+
+
+class ConsoleGateway(BaseGateway):
+    """Writes what eSMS would be sent, keys masked, and takes every message as sent."""
+
+    def __init__(self, *, stream: TextIO | None = None) -> None:
+        """`stream`: None writes to whatever `sys.stdout` is at the time."""
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, message: OutgoingMessage) -> SendResult:
+        sms_id = f"console-{uuid.uuid4().hex}"
+        lines = {**send_parameters(message), **_KEYS_MASKED}
+        self._write("\n".join(["Viber message", *(f"  {name}: {value}" for name, value in lines.items())]))
+        return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text="Written to the console, not sent.")
+
+    def fetch_status(self, sms_id: str) -> StatusResult:
+        """Status 7: handed over, no report yet; the console delivers nothing."""
+        return StatusResult(reach=Reach.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
+
+    def fetch_balance(self) -> BalanceResult:
+        return BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(0), text="The console costs nothing.")
+
+    def _write(self, text: str) -> None:
+        stream = self._stream or sys.stdout
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        # A console that cannot show a character shows its code: a send must not fail over it.
+        shown = text.encode(encoding, "backslashreplace").decode(encoding)
+        with self._lock:
+            stream.write(shown.replace("\r\n", "\n").replace("\n", "\n    ") + "\n")
+            stream.flush()

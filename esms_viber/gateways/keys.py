@@ -1,0 +1,127 @@
+"""The account's keys: held where no repr, traceback or pickle shows them, and recognised in what comes back."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from urllib.parse import quote, unquote
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_MOST_DECODINGS = 8
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
+
+
+class Secret:
+    """Bytes that reach the socket and nothing else."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret does not pickle")
+
+    def reveal(self) -> bytes:
+        """The bytes; to be used within an expression and never bound to a name."""
+        return self._value
+
+
+NOTHING = Secret(b"")
+
+
+class Keys:
+    """`ApiKey` and `SecretKey` in the forms in which they travel."""
+
+    __slots__ = ("_traces", "body", "query")
+
+    def __init__(self, api_key: str, secret_key: str) -> None:
+        self.query = Secret(_as_query(api_key, secret_key))
+        self.body = Secret(json.dumps({"ApiKey": api_key, "SecretKey": secret_key}).encode())
+        # A name with its "=" is taken for a repeated query string, even where the key behind it was cut.
+        plain = {trace for key in (api_key, secret_key) if (trace := _plain(key))}
+        self._traces = (*plain, "apikey=", "secretkey=")
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys do not pickle")
+
+    def show_in(self, text: str) -> bool:
+        """Whether a key, in any encoding or several, stands in the text; a text without end to decode counts."""
+        plain = _plain(text)
+        return plain is None or any(map(plain.__contains__, self._traces))
+
+
+def _as_query(api_key: str, secret_key: str) -> bytes:
+    return f"ApiKey={quote_value(api_key)}&SecretKey={quote_value(secret_key)}".encode()
+
+
+def quote_value(value: str) -> str:
+    """UTF-8, percent-encoded once, everything but letters, digits and `-._~`."""
+    return quote(value, safe="", errors="replace")
+
+
+def _plain(text: str) -> str | None:
+    """The text after every decoding, without case, spaces and what escaping adds; None: nested too deeply."""
+    for _ in range(_MOST_DECODINGS):
+        decoded = _decode_once(text)
+        if decoded == text:
+            return "".join(c for c in text.casefold() if c.isprintable() and c not in " +\\")
+        text = decoded
+    return None
+
+
+def _decode_once(text: str) -> str:
+    # Repeated escaping of the escape character itself is undone in one go, however deep.
+    text = re.sub(r"%(?:25)+", "%", text)
+    text = re.sub(r"&(?:amp;)+", "&", text, flags=re.IGNORECASE)
+    text = re.sub(r"\\+", r"\\", text)
+    text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+    return unquote(html.unescape(text))
+
+
+class _Escaped:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = bare(error)
+
+
+def bare(error: BaseException) -> BaseException:
+    """The exception without the frames it came through and without what it chains to."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def sealed(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Whatever passes out of the method (a time limit, Ctrl-C) leaves its frames and their locals behind."""
+
+    def attempt(owner: S, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R | _Escaped:
+        try:
+            return method(owner, *args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 (not swallowed: raised again by the wrapper)
+            return _Escaped(error)
+
+    @functools.wraps(method)
+    def wrapper(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        outcome = attempt(owner, args, kwargs)
+        if isinstance(outcome, _Escaped):
+            raise outcome.error
+        return outcome
+
+    return wrapper

@@ -1,0 +1,190 @@
+"""One HTTP call: exactly one request, one deadline, a bounded body, and a value instead of an exception."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+import requests
+import urllib3
+from requests.models import PreparedRequest, Response
+from urllib3.exceptions import ProxyError
+from urllib3.exceptions import TimeoutError as Urllib3Timeout
+
+from .connections import Adapter, Call, current_call
+from .keys import NOTHING, Secret
+
+MAX_BODY_BYTES = 64 * 1024
+_ANY_COMPRESSION_HEADER = 32 + zlib.MAX_WBITS
+_REDIRECTS = range(300, 400)
+_TIMEOUTS = (TimeoutError, Urllib3Timeout, requests.Timeout)
+# What a call may fail with. Not `Exception`: a task queue's time limit is to pass.
+_FAILURES = (
+    OSError,
+    ValueError,
+    http.client.HTTPException,
+    urllib3.exceptions.HTTPError,
+    requests.RequestException,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one call brought. The body stays out of `repr()`: an error page may repeat the URL."""
+
+    left: bool
+    """Whether bytes of the request were handed to the connection."""
+    status: int | None = None
+    content_type: str = field(default="", repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    """None: there is no trustworthy body, and `problem` says why."""
+    problem: str = ""
+    duration_ms: int = 0
+
+
+class _BadBody(ValueError):
+    """Its text is ours."""
+
+
+class Transport:
+    """Calls to one base URL over one pool of connections; safe to share between threads, not across a fork."""
+
+    def __init__(
+        self, base_url: str, *, timeout: tuple[float, float], pool_size: int, headers: Mapping[str, str]
+    ) -> None:
+        """Raise `ValueError` for a base URL that is none. Proxies and CA bundle of the environment are read here."""
+        self._base_url = base_url.rstrip("/") + "/"
+        self._timeout = timeout
+        self._headers = dict(headers)
+        self._requests: dict[tuple[str, str], PreparedRequest] = {}
+        self._adapter = Adapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
+        url = self._prepare("GET", "").url or ""
+        with requests.Session() as session:
+            found = session.merge_environment_settings(url, {}, True, None, None)
+        self._proxies, self._cert = found["proxies"], found["cert"]
+        self._verify = found["verify"] or True
+
+    def get(self, path: str, public: str, query: Secret) -> Reply:
+        """GET `path?public&query`; `public` is encoded and holds no key."""
+        return self._call(self._prepare("GET", path), Call(self._timeout, public=public, query=query))
+
+    def post(self, path: str, body: Secret) -> Reply:
+        """POST a JSON body."""
+        request = self._prepare("POST", path)
+        request.headers["Content-Type"] = "application/json"
+        request.headers["Content-Length"] = str(len(body))
+        return self._call(request, Call(self._timeout, query=NOTHING, body=body))
+
+    def close(self) -> None:
+        """Close idle connections; calls under way go on."""
+        self._adapter.close()
+
+    def _prepare(self, method: str, path: str) -> PreparedRequest:
+        # Instrumentation adds headers of its own, so each call has a copy.
+        if (method, path) not in self._requests:
+            prepared = requests.Request(method, self._base_url + path, headers=self._headers).prepare()
+            self._requests[method, path] = prepared
+        return self._requests[method, path].copy()
+
+    def _call(self, request: PreparedRequest, call: Call) -> Reply:
+        started = monotonic()
+        token = current_call.set(call)
+        try:
+            status, content_type, body, problem = self._exchange(request, call)
+        finally:
+            current_call.reset(token)
+        duration = round((monotonic() - started) * 1000)
+        return Reply(call.left, status, content_type, body, problem, duration)
+
+    def _exchange(self, request: PreparedRequest, call: Call) -> tuple[int | None, str, bytes | None, str]:
+        status, content_type = None, ""
+        try:
+            response = self._adapter.send(
+                request, stream=True, timeout=self._timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
+            )
+            status, content_type = response.status_code, response.headers.get("Content-Type", "")
+            return status, content_type, _read_body(response), ""
+        except _BadBody as error:
+            return status, content_type, None, str(error)
+        except _FAILURES as error:
+            return status, content_type, None, self._explain(error, status, left=call.left)
+
+    def _explain(self, error: Exception, status: int | None, *, left: bool) -> str:
+        chain = list(_causes(error))
+        if not left:
+            return _why_not_connected(chain)
+        if status in _REDIRECTS:
+            return f"Redirect ({status}) refused"
+        if any(isinstance(cause, _TIMEOUTS) for cause in chain):
+            return f"No answer within {self._timeout[1]:g} s"
+        if any(isinstance(cause, OSError | http.client.IncompleteRead) for cause in chain if not _is_wrapper(cause)):
+            return "Connection closed before the answer was complete"
+        return "The answer is not HTTP that can be read"
+
+
+def _is_wrapper(error: BaseException) -> bool:
+    return isinstance(error, requests.RequestException)
+
+
+def _read_body(response: Response) -> bytes:
+    try:
+        data: bytes = response.raw.read(MAX_BODY_BYTES + 1, decode_content=False)
+    finally:
+        # A connection whose answer was read to its end is back in the pool by now and stays open.
+        response.raw.close()
+    if len(data) <= MAX_BODY_BYTES and response.headers.get("Content-Encoding", "identity") != "identity":
+        data = _decompress(data)
+    if len(data) > MAX_BODY_BYTES:
+        raise _BadBody(f"HTTP {response.status_code}, answer larger than {MAX_BODY_BYTES // 1024} KiB")
+    return data
+
+
+def _decompress(data: bytes) -> bytes:
+    decompressor = zlib.decompressobj(_ANY_COMPRESSION_HEADER)
+    try:
+        plain = decompressor.decompress(data, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise _BadBody("The answer's compression cannot be read") from None
+    if not decompressor.eof and len(plain) <= MAX_BODY_BYTES:
+        raise _BadBody("Connection closed before the answer was complete")
+    return plain
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that it wraps: requests and urllib3 keep the reason now in one place, now in another."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            # Not __context__: the call may have been made while another error was being handled.
+            waiting += [current.__cause__, getattr(current, "reason", None), *current.args]
+
+
+def _why_not_connected(chain: list[BaseException]) -> str:
+    for kind, sentence in _CONNECT_FAILURES:
+        if any(isinstance(cause, kind) for cause in chain):
+            return sentence
+    if any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain):
+        return "Could not connect: network or host unreachable"
+    return "Could not connect"
+
+
+_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
+_CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (ProxyError, "Could not connect through the proxy"),
+    (socket.gaierror, "Could not connect: name not found"),
+    (ConnectionRefusedError, "Could not connect: connection refused"),
+    (ssl.SSLCertVerificationError, "Could not connect: TLS certificate not accepted"),
+    (ssl.SSLError, "Could not connect: TLS handshake failed"),
+    # Not urllib3's time-out: to it, every failed connection is one.
+    (TimeoutError, "Could not connect: time-out"),
+    (ConnectionError, "Could not connect: connection closed by the other side"),
+)
