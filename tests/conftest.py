@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.utils import timezone
+
+from esms_viber.gateways.memory import MemoryGateway
+
+if TYPE_CHECKING:
+    from tests.fake_gateway import FakeGateway
+
+pytest_plugins = ["tests.fake_gateway"]
+
+VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="fail where a test is skipped: everything is there")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, though everything it needs should be here: {report.longrepr}"
+    return report
+
+
+class Clock:
+    """The app's clock: ticks as the real one does, from a time of the test's choice."""
+
+    def __init__(self, real_now: Callable[[], dt.datetime]) -> None:
+        self._real_now = real_now
+        self._shift = dt.timedelta()
+
+    def now(self) -> dt.datetime:
+        return self._real_now() + self._shift
+
+    def set(self, when: dt.datetime) -> None:
+        self._shift = when - self._real_now()
+
+    def advance(self, **delta: float) -> None:
+        self._shift += dt.timedelta(**delta)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Noon in Vietnam, so that no test depends on the hour it runs at: repeats end with the Vietnam day."""
+    clock = Clock(timezone.now)
+    clock.set(dt.datetime.now(VIETNAM).replace(hour=12))
+    monkeypatch.setattr(timezone, "now", clock.now)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def _empty_outbox() -> Iterator[None]:
+    yield
+    MemoryGateway.reset()
+
+
+@pytest.fixture
+def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
+    """The app set up to talk to the fake gateway over its socket, with the gateway that sites use."""
+    settings.ESMS_VIBER = {
+        **settings.ESMS_VIBER,
+        "GATEWAY": "esms_viber.gateways.esms.EsmsGateway",
+        "BASE_URL": fake_gateway.url,
+        "TIMEOUT": (0.5, 0.4),
+    }
+    return fake_gateway

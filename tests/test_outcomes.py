@@ -1,0 +1,294 @@
+"""What each outcome of a call does to its message: every cell of the table, over a real socket."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+from dataclasses import dataclass
+
+import pytest
+from django.utils import timezone
+
+from esms_viber.codes import CODES, Verdict
+from esms_viber.exceptions import GatewayRefused, GatewayUnreachable, OutcomeUnknown
+from esms_viber.models import OutboundViberMessage, Status
+from esms_viber.services import (
+    deliver_due_messages,
+    queue_viber_message,
+    queue_viber_messages,
+    resend_viber_messages,
+    send_viber_message,
+)
+from tests.conftest import VIETNAM
+from tests.fake_gateway import (
+    Close,
+    Drip,
+    Hang,
+    Reset,
+    accepted,
+    echo,
+    http_answer,
+    json_answer,
+    redirect,
+    refused,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PHONE, TEXT = "+84901888484", "Xin chào"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a message stands after a call."""
+
+    status: Status
+    waits: bool = False
+    """Has it an automatic next attempt?"""
+    uncertain: bool = False
+    """May a call under its RequestId have been taken?"""
+    error: type[Exception] | None = None
+
+
+SENT = End(Status.SENT, uncertain=True)
+FAILED = End(Status.FAILED, error=GatewayRefused)
+BACK_IN_QUEUE = End(Status.QUEUED, waits=True, error=GatewayRefused)
+UNREACHED = End(Status.QUEUED, waits=True, error=GatewayUnreachable)
+REPEATED = End(Status.UNKNOWN, waits=True, uncertain=True, error=OutcomeUnknown)
+LEFT = End(Status.UNKNOWN, uncertain=True, error=OutcomeUnknown)
+
+NO_CONNECTION = "no connection"
+
+OUTCOMES = {
+    "taken": (accepted("a1"), SENT, SENT),
+    "taken, code as a number": (json_answer({"CodeResult": 100, "SMSID": 17}), SENT, SENT),
+    "taken, with HTTP 500": (json_answer({"CodeResult": "100", "SMSID": "x"}, status=500), SENT, SENT),
+    "RequestId used before": (refused("124", "Request exist 1"), FAILED, SENT),
+    "never connected": (NO_CONNECTION, UNREACHED, REPEATED),
+    **{f"account: {code}": (refused(code), BACK_IN_QUEUE, REPEATED) for code in ("101", "102", "103", "140")},
+    **{
+        f"message: {code}": (refused(code), FAILED, LEFT)
+        for code, found in CODES.items()
+        if found.verdict is Verdict.MESSAGE
+    },
+    "message: 146, with an SMSID": (json_answer({"CodeResult": "146", "SMSID": "s"}), FAILED, LEFT),
+    **{f"undecided: {code}": (refused(code), LEFT, LEFT) for code in ("105", "199", "999", "zzz")},
+    "JSON without a code": (json_answer({"error": "Invalid request"}), LEFT, LEFT),
+    "time-out": ([Hang()], REPEATED, REPEATED),
+    "dripping for ever": ([Drip(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 400, 0.05)], REPEATED, REPEATED),
+    "reset": ([Reset()], REPEATED, REPEATED),
+    "closed without an answer": ([Close()], REPEATED, REPEATED),
+    "redirect": (redirect("http://127.0.0.1:9/"), REPEATED, REPEATED),
+    "HTML with status 200": (http_answer(b"<html>hello"), REPEATED, REPEATED),
+    "HTTP 500 that repeats the URL": (echo, REPEATED, REPEATED),
+    "HTTP 503, empty": (http_answer(b"", status=503), REPEATED, REPEATED),
+    "truncated": (
+        http_answer(b'{"CodeResult": "100"}', headers={"Content-Length": "99"}) + [Close()],
+        REPEATED,
+        REPEATED,
+    ),
+    "too large": (http_answer(b'{"CodeResult":"100","a":"' + b"a" * 70_000 + b'"}'), REPEATED, REPEATED),
+    "JSON list": (http_answer(b'["100"]'), REPEATED, REPEATED),
+}
+
+
+def _closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _prepare(esms, settings, answer) -> None:
+    if answer == NO_CONNECTION:
+        url = f"http://127.0.0.1:{_closed_port()}/"
+        settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": url}
+    else:
+        esms.answer(answer)
+
+
+def _check(message: OutboundViberMessage, end: End) -> None:
+    message.refresh_from_db()
+    now = timezone.now()
+    assert message.status == end.status
+    assert (message.next_attempt_at is not None and message.next_attempt_at > now) is end.waits
+    assert (message.uncertain_since is not None) is end.uncertain
+    assert message.claim_id == "" and message.lease_until is None
+    if end.error is None:
+        message.raise_for_status()
+    else:
+        with pytest.raises(end.error):
+            message.raise_for_status()
+
+
+def _make_due(message: OutboundViberMessage) -> None:
+    OutboundViberMessage.objects.filter(pk=message.pk).update(next_attempt_at=timezone.now())
+
+
+@pytest.mark.parametrize(("answer", "first", "repeat"), OUTCOMES.values(), ids=OUTCOMES)
+def test_first_attempt(esms, settings, answer, first, repeat):
+    _prepare(esms, settings, answer)
+
+    message = send_viber_message(PHONE, TEXT)
+
+    assert message.status == first.status
+    _check(message, first)
+    assert len(esms.requests) == (0 if answer == NO_CONNECTION else 1)
+    assert list(message.events.values_list("kind", flat=True)) == ["requested", "attempt"]
+
+
+@pytest.mark.parametrize(("answer", "first", "repeat"), OUTCOMES.values(), ids=OUTCOMES)
+def test_repeat_of_an_uncertain_outcome(esms, settings, answer, first, repeat):
+    esms.answer([Close()])
+    message = send_viber_message(PHONE, TEXT)
+    assert message.status == Status.UNKNOWN
+    _make_due(message)
+    _prepare(esms, settings, answer)
+
+    deliver_due_messages()
+
+    _check(message, repeat)
+    assert len(esms.requests) == (1 if answer == NO_CONNECTION else 2)
+    assert {request["RequestId"] for request in esms.requests} == {message.request_id}
+
+
+def test_what_failed_tells_meaning_and_remedy(esms):
+    esms.answer(refused("104", "Brand name code is not exist"))
+    message = send_viber_message(PHONE, TEXT)
+    assert message.error_message == "Brand name code is not exist"
+    with pytest.raises(GatewayRefused) as refusal:
+        message.raise_for_status()
+    assert refusal.value.code == "104"
+    assert refusal.value.remedy == str(CODES["104"].remedy)
+
+
+@pytest.mark.parametrize("answer", [refused("101"), refused("104")])
+def test_a_definite_refusal_ends_the_request_id(esms, answer):
+    esms.answer(answer)
+    message = send_viber_message(PHONE, TEXT)
+    if message.status == Status.FAILED:
+        resend_viber_messages([message])
+    else:
+        _make_due(message)
+        deliver_due_messages()
+    message.refresh_from_db()
+    assert message.status == Status.SENT
+    first, second = (request["RequestId"] for request in esms.requests)
+    assert first != second == message.request_id
+
+
+def test_uncertain_outcomes_are_repeated_up_to_the_limit(esms):
+    esms.answer_all([Close()])
+    message = send_viber_message(PHONE, TEXT)
+    for _ in range(10):
+        message.refresh_from_db()
+        if message.next_attempt_at is None:
+            break
+        _make_due(message)
+        deliver_due_messages()
+    assert len(esms.requests) == 5
+    assert len({request.query for request in esms.requests}) == 1
+    _check(message, LEFT)
+
+
+def test_calls_that_never_left_do_not_use_up_the_repeats(esms, settings):
+    working = settings.ESMS_VIBER
+    _prepare(esms, settings, NO_CONNECTION)
+    message = send_viber_message(PHONE, TEXT)
+    for _ in range(6):
+        _make_due(message)
+        deliver_due_messages()
+    settings.ESMS_VIBER = working
+    esms.answer([Close()])
+    _make_due(message)
+    deliver_due_messages()
+    _check(message, REPEATED)
+
+
+def test_waits_grow_to_a_quarter_of_an_hour(esms, settings):
+    _prepare(esms, settings, NO_CONNECTION)
+    message = send_viber_message(PHONE, TEXT)
+    waits = []
+    for _ in range(9):
+        message.refresh_from_db()
+        waits.append((message.next_attempt_at - timezone.now()).total_seconds())
+        _make_due(message)
+        deliver_due_messages()
+    assert waits[0] <= 15
+    assert waits[3] > waits[0] * 4
+    assert 600 < waits[-1] <= 900
+
+
+def test_an_account_refusal_stops_the_batch_and_the_next_begins_with_one(esms, settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only", "CONCURRENCY": 4}
+    esms.answer_all(refused("103", "Not enough balance"))
+    for number in range(40):
+        queue_viber_message(PHONE, f"{TEXT} {number}")
+
+    summary = deliver_due_messages()
+
+    assert len(esms.requests) <= 8
+    assert summary.account_code == "103"
+    assert summary.requeued + summary.left == 40
+    assert OutboundViberMessage.objects.queued().count() == 40
+
+    before = len(esms.requests)
+    deliver_due_messages()
+    assert len(esms.requests) == before + 1
+
+    esms.answer_all(accepted())
+    OutboundViberMessage.objects.update(next_attempt_at=timezone.now())
+    assert deliver_due_messages().sent == 40
+
+
+def test_an_outage_stops_the_batch(esms, settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only", "CONCURRENCY": 4}
+    esms.answer_all([Close()])
+    queue_viber_messages([OutboundViberMessage(phone=PHONE, content=f"{TEXT} {number}") for number in range(60)])
+
+    summary = deliver_due_messages()
+
+    assert 4 <= len(esms.requests) <= 12
+    assert summary.unknown == len(esms.requests)
+    assert summary.left == 60 - len(esms.requests)
+    assert not OutboundViberMessage.objects.failed().exists()
+
+
+class TestVietnamDay:
+    """eSMS blocks a RequestId within the day: a repeat after midnight could be a second message."""
+
+    def _uncertain_at(self, esms, clock, hour: int, minute: int) -> OutboundViberMessage:
+        noon = dt.datetime.now(VIETNAM).replace(hour=hour, minute=minute, second=0)
+        clock.set(noon)
+        esms.answer([Close()])
+        return send_viber_message(PHONE, TEXT)
+
+    def test_no_repeat_is_planned_for_the_last_minutes_of_the_day(self, esms, clock):
+        message = self._uncertain_at(esms, clock, 23, 54)
+        clock.advance(seconds=55)
+        _check(message, LEFT)
+
+    def test_no_repeat_the_day_after(self, esms, clock):
+        message = self._uncertain_at(esms, clock, 20, 0)
+        assert message.next_attempt_at is not None
+        clock.advance(hours=4, minutes=1)
+        deliver_due_messages()
+        assert len(esms.requests) == 1
+        _check(message, LEFT)
+
+    def test_a_first_attempt_after_midnight_is_no_repeat(self, esms, clock, settings):
+        _prepare(esms, settings, NO_CONNECTION)
+        clock.set(dt.datetime.now(VIETNAM).replace(hour=23, minute=58))
+        message = send_viber_message(PHONE, TEXT)
+        clock.advance(minutes=30)
+        settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": esms.url}
+        deliver_due_messages()
+        _check(message, SENT)
+
+    def test_a_message_killed_with_its_sender_yesterday_is_left_to_a_person(self, esms, clock):
+        message = self._uncertain_at(esms, clock, 12, 0)
+        OutboundViberMessage.objects.filter(pk=message.pk).update(
+            status="sending", claim_id="gone", lease_until=timezone.now() + dt.timedelta(minutes=2)
+        )
+        clock.advance(hours=13)
+        deliver_due_messages()
+        assert len(esms.requests) == 1
+        _check(message, LEFT)
