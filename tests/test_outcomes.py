@@ -83,7 +83,7 @@ OUTCOMES = {
     "HTTP 500 that repeats the URL": (echo, REPEATED, REPEATED),
     "HTTP 503, empty": (http_answer(b"", status=503), REPEATED, REPEATED),
     "truncated": (
-        http_answer(b'{"CodeResult": "100"}', headers={"Content-Length": "99"}) + [Close()],
+        [*http_answer(b'{"CodeResult": "100"}', headers={"Content-Length": "99"}), Close()],
         REPEATED,
         REPEATED,
     ),
@@ -111,7 +111,7 @@ def _check(message: OutboundViberMessage, end: End) -> None:
     assert message.status == end.status
     assert (message.next_attempt_at is not None and message.next_attempt_at > now) is end.waits
     assert (message.uncertain_since is not None) is end.uncertain
-    assert message.claim_id == "" and message.lease_until is None
+    assert (message.claim_id, message.lease_until) == ("", None)
     if end.error is None:
         message.raise_for_status()
     else:

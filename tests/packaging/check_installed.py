@@ -28,8 +28,9 @@ files = {path.name for path in resources.files("esms_viber").rglob("*")}
 for name in ("py.typed", "0001_initial.py"):
     assert name in files, f"{name} is not in the wheel"
 for folder, suffix in (("templates", ".html"), ("static", ".css")):
-    found = [path for path in (resources.files("esms_viber") / folder).rglob("*" + suffix)]
-    assert found, f"no {suffix} under {folder} in the wheel"
+    assert list((resources.files("esms_viber") / folder).rglob("*" + suffix)), (
+        f"no {suffix} under {folder} in the wheel"
+    )
 
 call_command("migrate", verbosity=0)
 
@@ -37,4 +38,3 @@ from esms_viber.services import send_viber_message  # noqa: E402 - needs the set
 
 message = send_viber_message("0901 888 484", "Xin chào")
 assert message.status == "sent", message.error_message
-print(f"esms_viber {resources.files('esms_viber')}: sent message {message.pk}")
