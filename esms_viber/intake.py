@@ -45,7 +45,7 @@ def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundVibe
         # Insert first, look later: the other way round two callers at once would both find nothing.
         with transaction.atomic(using=alias):
             models.Model.save(message, force_insert=True, using=alias)
-            message._remember()
+            message.remember()
             _request(message, user).save(using=alias)
     except IntegrityError:
         first = _first_with_key(message)
@@ -132,6 +132,6 @@ def _bulk_insert(messages: list[OutboundViberMessage], *, user: Any, alias: str)
     else:
         OutboundViberMessage._base_manager.using(alias).bulk_create(messages, batch_size=500)
     for message in messages:
-        message._remember()
+        message.remember()
     events = [_request(message, user) for message in messages]
     ViberMessageEvent.objects.using(alias).bulk_create(events, batch_size=500)

@@ -59,8 +59,7 @@ def move(
     table does not have.
     """
     old = Status(message.status)
-    if to not in MOVES[old]:
-        raise ValueError(f"a message does not go from {old} to {to}")
+    _refuse_unless_allowed(old, to)
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=old)
     if claim is not None:
         rows = rows.filter(claim_id=claim)
@@ -73,13 +72,18 @@ def move(
     return True
 
 
+def _refuse_unless_allowed(old: Status, new: Status) -> None:
+    if new not in MOVES[old]:
+        raise ValueError(f"a message does not go from {old} to {new}")
+
+
 def move_all(messages: Iterable[OutboundViberMessage], to: Status, **columns: Any) -> None:
     """As `move()`, the same for several rows that the caller holds locked, in one UPDATE."""
     messages = list(messages)
     old = {message.pk: Status(message.status) for message in messages}
     for status in set(old.values()):
-        if to not in MOVES[status]:
-            raise ValueError(f"a message does not go from {status} to {to}")
+        _refuse_unless_allowed(status, to)
+    for status in set(old.values()):
         pks = [pk for pk, was in old.items() if was == status]
         rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, status=status)
         rows.update(status=to, **columns)
@@ -91,6 +95,7 @@ def move_all(messages: Iterable[OutboundViberMessage], to: Status, **columns: An
 def _set(message: OutboundViberMessage, **columns: Any) -> None:
     for name, value in columns.items():
         setattr(message, name, value)
+    message.remember(columns)
 
 
 def _announce(message: OutboundViberMessage, old: Status, new: Status, event: ViberMessageEvent | None) -> None:

@@ -79,4 +79,7 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         messages = list(objs)
         for message in messages:
             message.prepare_insert()
-        return super().bulk_create(messages, *args, **kwargs)
+        stored = super().bulk_create(messages, *args, **kwargs)
+        for message in stored:
+            message.remember()
+        return stored

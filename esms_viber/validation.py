@@ -154,7 +154,8 @@ def _missing_field(message: OutboundViberMessage) -> tuple[str, Any]:
 
 
 def validate_times(message: OutboundViberMessage) -> None:
-    if message.send_at and message.expires_at and message.expires_at <= message.send_at:
+    times = (message.send_at, message.expires_at)
+    if all(isinstance(time, dt.datetime) for time in times) and message.expires_at <= message.send_at:
         raise ValidationError(
             {"expires_at": ValidationError(_("It would expire before it may be sent. Choose a later time."))}
         )

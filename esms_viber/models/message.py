@@ -2,31 +2,28 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.db.models import CheckConstraint, Index
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import validation
 from ..codes import ACCOUNT_CODES, describe
-from ..conf import get_settings
 from ..exceptions import (
     EsmsViberError,
     GatewayRefused,
     GatewayUnreachable,
-    MessageNotEditable,
     OutcomeUnknown,
 )
 from ..phones import InvalidPhone, mask_phone, normalize_phone
 from ..querysets import MessageQuerySet
 from ..states import EDITABLE, WAITING, Status
-from ..transactions import lock, write_alias
+from .saving import GuardedSave
 
 
 def validate_phone(value: str) -> None:
@@ -36,7 +33,7 @@ def validate_phone(value: str) -> None:
         raise ValidationError(error.message, code="phone") from None
 
 
-class OutboundViberMessage(models.Model):
+class OutboundViberMessage(GuardedSave):
     """One message to one phone, and what became of it.
 
     A new row is a draft. Nothing is sent by saving one (unless `SEND_ON_SAVE` is on); see `esms_viber.services`.
@@ -166,9 +163,6 @@ class OutboundViberMessage(models.Model):
         "expires_at",
     )
 
-    keep_draft = False
-    """Set on an instance before its first `save()`, it keeps `SEND_ON_SAVE` from queueing it."""
-
     class Meta:
         verbose_name = _("Viber message")
         verbose_name_plural = _("Viber messages")
@@ -232,81 +226,6 @@ class OutboundViberMessage(models.Model):
         validation.normalize(self)
         self.clean_fields(exclude={"content_type"})
         self.clean()
-
-    def prepare_insert(self) -> None:
-        if self.status != Status.DRAFT:
-            raise EsmsViberError(
-                "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
-            )
-        validation.normalize(self)
-
-    # -- saving ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> OutboundViberMessage:
-        message = super().from_db(*args, **kwargs)
-        message._remember()
-        return message
-
-    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        super().refresh_from_db(*args, **kwargs)
-        self._remember()
-
-    def _remember(self) -> None:
-        loaded = self.__dict__
-        self._loaded = {name: loaded[name] for name in self.CALLERS_COLUMNS if name in loaded}
-
-    def save(
-        self,
-        *,
-        force_insert: Any = False,
-        force_update: bool = False,
-        using: str | None = None,
-        update_fields: Iterable[str] | None = None,
-    ) -> None:
-        """Insert a draft, or write the changed ones of the caller's columns.
-
-        Of an existing row the app's own columns (`status` and the rest) are never written, so a stale instance cannot
-        undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
-        text, phone or terms were changed after the message was handed over.
-        """
-        if self._state.adding:
-            self.prepare_insert()
-            if get_settings().SEND_ON_SAVE and not self.keep_draft:
-                self.validate_for_sending()
-            with transaction.atomic(using=using or write_alias()):
-                super().save(force_insert=force_insert or True, using=using)
-        else:
-            validation.normalize(self)
-            changed = self._changed_columns()
-            if update_fields is not None:
-                changed &= self._column_names(update_fields)
-            if changed:
-                self._save_columns(changed, using=using)
-        self._remember()
-
-    def _column_names(self, fields: Iterable[str]) -> set[str]:
-        return {"content_type_id" if name == "content_type" else name for name in fields}
-
-    def _changed_columns(self) -> set[str]:
-        loaded = getattr(self, "_loaded", {})
-        return {
-            name
-            for name in self.CALLERS_COLUMNS
-            if name in self.__dict__ and (name not in loaded or loaded[name] != self.__dict__[name])
-        }
-
-    def _save_columns(self, columns: set[str], *, using: str | None) -> None:
-        alias = using or self._state.db
-        rows = OutboundViberMessage.objects.using(alias).filter(pk=self.pk)
-        with transaction.atomic(using=alias):
-            status = lock(rows).values_list("status", flat=True).first()
-            if status is not None and status not in EDITABLE:
-                raise MessageNotEditable(
-                    gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
-                    % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
-                )
-            super().save(force_update=True, using=using, update_fields=columns)
 
     # -- what came back --------------------------------------------------------------------------------------------
 

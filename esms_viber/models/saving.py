@@ -1,0 +1,105 @@
+"""What `save()` may write: everything of a new draft, and of an existing row the caller's columns alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+from django.db import models, transaction
+from django.utils.translation import gettext
+
+from .. import validation
+from ..conf import get_settings
+from ..exceptions import EsmsViberError, MessageNotEditable
+from ..states import EDITABLE, Status
+from ..transactions import lock, write_alias
+
+
+def _column_names(fields: Iterable[str]) -> set[str]:
+    return {"content_type_id" if name == "content_type" else name for name in fields}
+
+
+class GuardedSave(models.Model):
+    """Remembers what was loaded, so that a stale instance undoes nothing and an untouched one writes nothing."""
+
+    CALLERS_COLUMNS: ClassVar[tuple[str, ...]] = ()
+
+    keep_draft = False
+    """Set on an instance before its first `save()`, it keeps `SEND_ON_SAVE` from queueing it."""
+
+    class Meta:
+        abstract = True
+
+    def prepare_insert(self) -> None:
+        if self.status != Status.DRAFT:
+            raise EsmsViberError(
+                "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
+            )
+        validation.normalize(self)
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+        message = super().from_db(*args, **kwargs)
+        message.remember()
+        return message
+
+    def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        fields = None if fields is None else list(fields)
+        super().refresh_from_db(using=using, fields=fields, **kwargs)
+        self.remember(self.CALLERS_COLUMNS if fields is None else _column_names(fields))
+
+    def remember(self, columns: Iterable[str] | None = None) -> None:
+        """Note these columns, or all, as they are in the database now."""
+        here = self.__dict__
+        names = self.CALLERS_COLUMNS if columns is None else set(self.CALLERS_COLUMNS).intersection(columns)
+        self._loaded = {**self.__dict__.get("_loaded", {}), **{name: here[name] for name in names if name in here}}
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Insert a draft, or write the changed ones of the caller's columns.
+
+        Of an existing row the app's own columns (`status` and the rest) are never written, so a stale instance cannot
+        undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
+        text, phone or terms were changed after the message was handed over.
+        """
+        if self._state.adding:
+            self.prepare_insert()
+            if get_settings().SEND_ON_SAVE and not self.keep_draft:
+                self.validate_for_sending()
+            with transaction.atomic(using=using or write_alias()):
+                super().save(force_insert=force_insert or True, using=using)
+            self.remember()
+        elif self._changed_columns():
+            # Not before: a row that came in by another door must not change by being saved.
+            validation.normalize(self)
+            columns = self._changed_columns()
+            if update_fields is not None:
+                columns &= _column_names(update_fields)
+            self._save_columns(columns, using=using)
+
+    def _changed_columns(self) -> set[str]:
+        loaded, here = self.__dict__.get("_loaded", {}), self.__dict__
+        return {
+            name for name in self.CALLERS_COLUMNS if name in here and (name not in loaded or loaded[name] != here[name])
+        }
+
+    def _save_columns(self, columns: set[str], *, using: str | None) -> None:
+        if not columns:
+            return
+        alias = using or self._state.db
+        rows = type(self)._base_manager.using(alias).filter(pk=self.pk)
+        with transaction.atomic(using=alias):
+            status = lock(rows).values_list("status", flat=True).first()
+            if status is not None and status not in EDITABLE:
+                raise MessageNotEditable(
+                    gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
+                    % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
+                )
+            super().save(force_update=True, using=using, update_fields=columns)
+        self.remember(columns)
