@@ -1,0 +1,115 @@
+"""What the README says is what the code does, and the code is laid out as it promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from esms_viber import services
+from esms_viber.conf import ViberSettings
+from esms_viber.lifecycle import MOVES
+from esms_viber.models import Status
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PACKAGE = ROOT / "esms_viber"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
+
+
+def _section(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def _rows(section: str) -> list[list[str]]:
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_settings_is_the_settings_with_their_defaults():
+    told = {}
+    for keys, defaults, _meaning in _rows(_section("Settings")):
+        names, values = re.findall(r"`(\w+)`", keys), re.findall(r"`([^`]+)`", defaults)
+        told |= dict(zip(names, values or [None] * len(names), strict=True))
+    defaults = ViberSettings()
+    assert set(told) == set(ViberSettings.__dataclass_fields__)
+    for name, value in told.items():
+        expected = getattr(defaults, name)
+        assert (expected == "") if value is None else (ast.literal_eval(value) == expected), name
+
+
+def test_the_table_of_states_names_every_state_and_every_move():
+    told = {}
+    for states, _meaning, following in _rows(_section("What the states mean")):
+        for state in re.findall(r"`(\w+)`", states):
+            told[state] = following
+    assert set(told) == set(Status.values)
+    for state, following in told.items():
+        if state == Status.SENDING:
+            continue  # "any of the below": most of them
+        assert {s for s in Status.values if re.search(rf"\b{s}\b", following.split("the first final")[0])} == {
+            move.value for move in MOVES[Status(state)]
+        }, state
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_the_examples_are_python(block):
+    plain = "\n".join(line.removeprefix(">>> ") for line in block.splitlines() if not line.startswith("'"))
+    compile(plain.replace("...,", ""), "README.md", "exec")
+
+
+def test_the_services_named_in_the_readme_exist():
+    named = set(re.findall(r"`?(\w+_(?:viber_messages?|messages))\(", README))
+    assert named
+    assert named <= set(services.__all__)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_is_long(path):
+    assert len(path.read_text().splitlines()) <= 310
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules of this package that a module imports when it is loaded."""
+    package = ".".join(["esms_viber", *path.relative_to(PACKAGE).parent.parts])
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{source}.{alias.name}" for alias in node.names} if not node.module else {source}
+    return found
+
+
+def _layer(module: str) -> int | None:
+    """Imports point down this list only."""
+    layers = [
+        ("esms_viber.conf", "esms_viber.exceptions", "esms_viber.phones", "esms_viber.states", "esms_viber.codes"),
+        ("esms_viber.gateways", "esms_viber.reports", "esms_viber.tokens"),
+        ("esms_viber.outgoing", "esms_viber.validation", "esms_viber.transactions", "esms_viber.querysets"),
+        ("esms_viber.models",),
+        ("esms_viber.outcomes", "esms_viber.signals", "esms_viber.lifecycle"),
+        ("esms_viber.recording", "esms_viber.claims", "esms_viber.calls", "esms_viber.intake", "esms_viber.resending"),
+        ("esms_viber.delivery", "esms_viber.dispatch", "esms_viber.polling", "esms_viber.callbacks"),
+        ("esms_viber.services",),
+        ("esms_viber.admin", "esms_viber.views", "esms_viber.urls", "esms_viber.management", "esms_viber.receivers"),
+        ("esms_viber.checks", "esms_viber.apps"),
+    ]
+    for number, names in enumerate(layers):
+        if any(module == name or module.startswith(name + ".") for name in names):
+            return number
+    return None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    module = ".".join(["esms_viber", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+    if module == "esms_viber":
+        return
+    own = _layer(module)
+    assert own is not None, f"{module} has no place among the layers"
+    for imported in _imports(path) - {"esms_viber"}:
+        layer = _layer(imported)
+        assert layer is None or layer <= own, f"{module} imports {imported}"
