@@ -40,7 +40,7 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
     if event is None:
         return Receipt.GONE
     try:
-        report = parse_report(event.data)
+        report = parse_report(parameters)
     except MalformedReport as error:
         logger.warning("callback for message %s makes no sense: %s", pk, error)
         return Receipt.NONSENSE

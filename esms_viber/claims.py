@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from . import lifecycle
+from .conf import get_settings
 from .models import OutboundViberMessage, Status
 from .outcomes import may_repeat_at
 from .outgoing import new_request_id
@@ -94,6 +95,7 @@ def take_over_abandoned() -> int:
     with transaction.atomic(using=alias):
         abandoned = list(lock(rows, skip_locked=True)[:1000])
         for message in abandoned:
-            lifecycle.put_back(message, claim=message.claim_id, when=now)
+            exhausted = message.attempts >= get_settings().MAX_ATTEMPTS and message.uncertain_since
+            lifecycle.put_back(message, claim=message.claim_id, when=None if exhausted else now)
             lifecycle.note(message, _("The sender that had claimed it is gone; taken over."))
     return len(abandoned)

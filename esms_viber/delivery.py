@@ -130,9 +130,14 @@ def _summary(counts: dict[Status, int], pks: list[int] | None, calls: Calls) -> 
 def _send(batch: list[OutboundViberMessage], calls: Calls) -> list[Status]:
     """Call the gateway for claimed messages and record the outcomes; the statuses of those that it is done with."""
     claim_id = batch[0].claim_id
-    attempts = [Attempt(message, outgoing_for(message), message.uncertain_since is None) for message in batch]
-    attempts = [attempt for attempt in attempts if _is_allowed(attempt, claim_id)]
-    attempts = _begin(attempts, claim_id)
+    try:
+        attempts = [Attempt(message, outgoing_for(message), message.uncertain_since is None) for message in batch]
+        attempts = _begin([attempt for attempt in attempts if _is_allowed(attempt, claim_id)], claim_id)
+    except BaseException:
+        for message in batch:
+            if message.status == Status.SENDING:
+                lifecycle.put_back(message, claim=claim_id, when=timezone.now())
+        raise
     if attempts:
         _call_and_record(attempts, calls, claim_id)
     now = timezone.now()

@@ -23,8 +23,7 @@ def inline(pks: list[int]) -> None:
     summary = deliver_inline(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS)
     if summary.left:
         logger.warning(
-            "%d of %d messages stay queued: more than the inline dispatcher sends at once. "
-            "Run `manage.py send_viber_messages`.",
+            "%d of %d messages were not sent now and stay queued; `manage.py send_viber_messages` sends them.",
             summary.left,
             len(pks),
         )
