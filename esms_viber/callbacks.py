@@ -36,7 +36,11 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
 
     A callback that was stored but could not be applied is applied when eSMS repeats it.
     """
-    event = _store(pk, request_id, parameters)
+    try:
+        event = _store(pk, request_id, parameters)
+    except Exception:
+        logger.exception("callback for message %s could not be stored", pk)
+        return Receipt.FAILED
     if event is None:
         return Receipt.GONE
     try:

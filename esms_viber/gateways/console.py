@@ -24,8 +24,8 @@ class ConsoleGateway(BaseGateway):
 
     def send(self, message: OutgoingMessage) -> SendResult:
         sms_id = f"console-{uuid.uuid4().hex}"
-        lines = {**send_parameters(message), **_KEYS_MASKED}
-        self._write("\n".join(["Viber message", *(f"  {name}: {value}" for name, value in lines.items())]))
+        fields = {**send_parameters(message), **_KEYS_MASKED}
+        self._write("".join(["Viber message\n", *(_as_lines(name, value) for name, value in fields.items())]))
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text="Written to the console, not sent.")
 
     def fetch_status(self, sms_id: str) -> StatusResult:
@@ -41,5 +41,9 @@ class ConsoleGateway(BaseGateway):
         # A console that cannot show a character shows its code: a send must not fail over it.
         shown = text.encode(encoding, "backslashreplace").decode(encoding)
         with self._lock:
-            stream.write(shown.replace("\r\n", "\n").replace("\n", "\n    ") + "\n")
+            stream.write(shown)
             stream.flush()
+
+
+def _as_lines(name: str, value: str) -> str:
+    return f"  {name}: " + value.replace("\r\n", "\n    ") + "\n"

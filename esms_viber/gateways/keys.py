@@ -15,7 +15,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 _MOST_DECODINGS = 8
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
+_IGNORED = str.maketrans("", "", " +\\")
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\x([0-9a-f]{2})")
 
 
 class Secret:
@@ -81,15 +82,16 @@ def _plain(text: str) -> str | None:
     for _ in range(_MOST_DECODINGS):
         decoded = _decode_once(text)
         if decoded == text:
-            return "".join(c for c in text.casefold() if c.isprintable() and c not in " +\\")
+            return text.translate(_IGNORED)
         text = decoded
     return None
 
 
 def _decode_once(text: str) -> str:
+    text = "".join(filter(str.isprintable, text.casefold()))
     # Repeated escaping of the escape character itself is undone in one go, however deep.
     text = re.sub(r"%(?:25)+", "%", text)
-    text = re.sub(r"&(?:amp;)+", "&", text, flags=re.IGNORECASE)
+    text = re.sub(r"&(?:amp;)+", "&", text)
     text = re.sub(r"\\+", r"\\", text)
     text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
     return unquote(html.unescape(text))

@@ -134,7 +134,7 @@ def _is_wrapper(error: BaseException) -> bool:
 
 def _read_body(response: Response) -> bytes:
     try:
-        data: bytes = response.raw.read(MAX_BODY_BYTES + 1, decode_content=False)
+        data = _read_some(response.raw)
     finally:
         # A connection whose answer was read to its end is back in the pool by now and stays open.
         response.raw.close()
@@ -142,6 +142,14 @@ def _read_body(response: Response) -> bytes:
         data = _decompress(data)
     if len(data) > MAX_BODY_BYTES:
         raise _BadBody(f"HTTP {response.status_code}, answer larger than {MAX_BODY_BYTES // 1024} KiB")
+    return data
+
+
+def _read_some(raw: urllib3.HTTPResponse) -> bytes:
+    # Until nothing comes: only then does urllib3 say that the body was shorter than announced.
+    data = b""
+    while len(data) <= MAX_BODY_BYTES and (more := raw.read(MAX_BODY_BYTES + 1 - len(data), decode_content=False)):
+        data += more
     return data
 
 
