@@ -32,8 +32,6 @@ def callback(request: HttpRequest, token: str) -> HttpResponse:
         response = _answer(HTTPStatus.METHOD_NOT_ALLOWED)
         response["Allow"] = "GET"
         return response
-    # Whatever charset the request claims: only UTF-8 can be meant.
-    request.encoding = "utf-8"
     try:
         parameters = request.GET.dict()
     except SuspiciousOperation:
