@@ -44,7 +44,7 @@ def _claim_once(limit: int, pks: Sequence[int] | None) -> tuple[list[OutboundVib
     with transaction.atomic(using=alias):
         rows = OutboundViberMessage.objects.using(alias).due(now)
         if pks is not None:
-            rows = rows.filter(pk__in=pks)
+            rows = rows.filter(pk__in=pks).order_by("pk")
         due = list(lock(rows, skip_locked=pks is None)[:limit])
         ready = [message for message in due if _is_still_wanted(message, now)]
         for message in ready:
@@ -77,12 +77,17 @@ def _renew_request_id(message: OutboundViberMessage) -> None:
 def renew(messages: Sequence[OutboundViberMessage], claim_id: str) -> None:
     """Hold on to those of the messages that are still ours."""
     until = timezone.now() + LEASE
-    pks = [message.pk for message in messages]
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, claim_id=claim_id)
-    if rows.update(lease_until=until):
-        ours = set(rows.values_list("pk", flat=True))
-        for message in messages:
-            message.lease_until = until if message.pk in ours else None
+    with transaction.atomic(using=write_alias()):
+        ours = lock_claimed(messages, claim_id)
+        OutboundViberMessage.objects.using(write_alias()).filter(pk__in=ours).update(lease_until=until)
+    for message in messages:
+        message.lease_until = until if message.pk in ours else None
+
+
+def lock_claimed(messages: Sequence[OutboundViberMessage], claim_id: str) -> set[int]:
+    """Lock the rows of these that are still ours, in the order in which everybody does; their primary keys."""
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[message.pk for message in messages])
+    return set(lock(rows.filter(claim_id=claim_id).order_by("pk")).values_list("pk", flat=True))
 
 
 def take_over_abandoned() -> int:

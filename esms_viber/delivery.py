@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from . import lifecycle
 from .calls import Attempt, Calls
-from .claims import EXPIRED, LEASE, claim, renew, take_over_abandoned
+from .claims import EXPIRED, LEASE, claim, lock_claimed, renew, take_over_abandoned
 from .conf import get_settings
 from .gateways import get_gateway
 from .models import OutboundViberMessage, Status
@@ -25,7 +27,7 @@ from .outcomes import wait_before
 from .outgoing import outgoing_for
 from .recording import record_result
 from .signals import CancelSend, pre_send
-from .transactions import refuse_open_transaction, write_alias
+from .transactions import lock, refuse_open_transaction, write_alias
 
 logger = logging.getLogger("esms_viber")
 
@@ -82,21 +84,28 @@ def _deliver(pks: list[int] | None, *, limit: int | None = None, start_before: f
     calls = Calls(get_gateway(), conf, start_before=start_before)
     take_over_abandoned()
     counts: dict[Status, int] = {}
-    remaining = limit
+    remaining = float("inf") if limit is None else limit
     # One message is the probe while the last word from eSMS was trouble: the others keep their place.
     size = 1 if _in_trouble() else conf.CONCURRENCY * 4
-    while not calls.stopped and (remaining is None or remaining > 0):
-        batch = claim(size if remaining is None else min(size, remaining), pks)
+    chunks = deque(_chunks(pks))
+    while chunks and not calls.stopped and remaining > 0:
+        batch = claim(int(min(size, remaining)), chunks[0])
         if not batch:
-            break
+            chunks.popleft()
+            continue
         for status in _send(batch, calls):
             counts[status] = counts.get(status, 0) + 1
-        remaining = None if remaining is None else remaining - len(batch)
+        remaining -= len(batch)
         if size == 1:
             size = conf.CONCURRENCY * 4
             if _in_trouble_after(batch[0]):
                 break
     return _summary(counts, pks, calls)
+
+
+def _chunks(pks: list[int] | None) -> list[list[int] | None]:
+    """What is claimed from: any messages, or these, as many at a time as a statement may name."""
+    return [None] if pks is None else [pks[start : start + 500] for start in range(0, len(pks), 500)]
 
 
 def _in_trouble() -> bool:
@@ -115,7 +124,7 @@ def _summary(counts: dict[Status, int], pks: list[int] | None, calls: Calls) -> 
         failed=counts.get(Status.FAILED, 0) + counts.get(Status.CANCELLED, 0),
         unknown=counts.get(Status.UNKNOWN, 0),
         requeued=counts.get(Status.QUEUED, 0),
-        left=(due if pks is None else due.filter(pk__in=pks)).count(),
+        left=sum((due if chunk is None else due.filter(pk__in=chunk)).count() for chunk in _chunks(pks)),
         account_code=calls.account_code,
     )
     if summary.account_code:
@@ -152,15 +161,17 @@ def _is_allowed(attempt: Attempt, claim_id: str) -> bool:
     try:
         pre_send.send(OutboundViberMessage, message=message)
     except CancelSend as veto:
+        reason = str(veto) or "Vetoed before sending."
         with transaction.atomic(using=write_alias()):
-            lifecycle.cancel(message, str(veto) or "Vetoed before sending.", claim=claim_id)
-            lifecycle.note(message, str(veto) or "Vetoed before sending.")
+            if lifecycle.cancel(message, reason, claim=claim_id):
+                lifecycle.note(message, reason)
     except Exception as error:
         logger.exception("a pre_send receiver failed; message %s waits", message.pk)
         reason = f"Not sent: a pre_send receiver failed ({type(error).__name__})."
         with transaction.atomic(using=write_alias()):
-            lifecycle.put_back(message, claim=claim_id, when=timezone.now() + wait_before(5), error_message=reason)
-            lifecycle.note(message, reason)
+            when = timezone.now() + wait_before(5)
+            if lifecycle.put_back(message, claim=claim_id, when=when, error_message=reason):
+                lifecycle.note(message, reason)
     else:
         return True
     return False
@@ -169,21 +180,19 @@ def _is_allowed(attempt: Attempt, claim_id: str) -> bool:
 def _begin(attempts: list[Attempt], claim_id: str) -> list[Attempt]:
     """Commit that a call may be made from now on; drops what has been taken from us in the meantime."""
     now = timezone.now()
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(claim_id=claim_id, status=Status.SENDING)
     with transaction.atomic(using=write_alias()):
-        for first in (True, False):
-            group = [attempt for attempt in attempts if attempt.first is first]
-            for sandbox in (True, False):
-                pks = [a.message.pk for a in group if a.outgoing.sandbox is sandbox]
-                columns = {"uncertain_since": now} if first else {}
-                if pks:
-                    rows.filter(pk__in=pks).update(attempts=F("attempts") + 1, sandbox=sandbox, **columns)
-        ours = set(rows.values_list("pk", flat=True))
+        ours = lock_claimed([attempt.message for attempt in attempts], claim_id)
+        attempts = [attempt for attempt in attempts if attempt.message.pk in ours]
+        for sandbox in (True, False):
+            pks = [attempt.message.pk for attempt in attempts if attempt.outgoing.sandbox is sandbox]
+            OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks).update(
+                attempts=F("attempts") + 1, sandbox=sandbox, uncertain_since=Coalesce("uncertain_since", Value(now))
+            )
     for attempt in attempts:
         attempt.message.attempts += 1
         attempt.message.sandbox = attempt.outgoing.sandbox
         attempt.message.uncertain_since = now if attempt.first else attempt.message.uncertain_since
-    return [attempt for attempt in attempts if attempt.message.pk in ours]
+    return attempts
 
 
 def _call_and_record(attempts: list[Attempt], calls: Calls, claim_id: str) -> None:
@@ -212,8 +221,13 @@ def _record(attempts: list[Attempt], claim_id: str) -> None:
     if not attempts:
         return
     with transaction.atomic(using=write_alias()):
+        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.pk for a in attempts])
+        # What was deleted meanwhile has no history to write to.
+        there = set(lock(rows.order_by("pk")).values_list("pk", flat=True))
         for attempt in attempts:
-            if attempt.result is None:
+            if attempt.message.pk not in there:
+                logger.warning("message %s was deleted while it was being sent", attempt.message.pk)
+            elif attempt.result is None:
                 _give_back(attempt, claim_id)
             else:
                 record_result(attempt.message, attempt.result, claim_id=claim_id, first=attempt.first)

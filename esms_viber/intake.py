@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from . import lifecycle
 from .models import OutboundViberMessage, ViberMessageEvent
-from .transactions import write_alias
+from .transactions import begin_with_write, write_alias
 
 logger = logging.getLogger("esms_viber")
 
@@ -20,19 +20,25 @@ logger = logging.getLogger("esms_viber")
 def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
     """Raise one `ValidationError` for all messages that cannot be sent, with their index in the sequence."""
     errors = []
+    seen: set[int] = set()
     for index, message in enumerate(messages):
         try:
-            _validate_new(message)
+            _validate_new(message, seen)
         except ValidationError as error:
             errors += [
-                ValidationError(f"{_('Message')} {index}: {sentence}", code="message", params={"index": index})
+                ValidationError(
+                    _("Message %(index)d: %(sentence)s"), code="message", params={"index": index, "sentence": sentence}
+                )
                 for sentence in error.messages
             ]
     if errors:
         raise ValidationError(errors)
 
 
-def _validate_new(message: OutboundViberMessage) -> None:
+def _validate_new(message: OutboundViberMessage, seen: set[int]) -> None:
+    if id(message) in seen:
+        raise ValidationError(_("This is the same object as one before; make one for each message."))
+    seen.add(id(message))
     if not message._state.adding:
         raise ValidationError(_("This message is stored already; use resend_viber_messages()."))
     message.validate_for_sending()
@@ -83,6 +89,7 @@ def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> Outbound
 def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[OutboundViberMessage]:
     """As `insert_or_first()`, in bulk: a row for each message, in their order."""
     alias = write_alias()
+    begin_with_write(alias)
     while True:
         known = _known_keys(messages)
         new = _without_known(messages, known)
@@ -91,8 +98,10 @@ def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[O
                 _bulk_insert(new, user=user, alias=alias)
         except IntegrityError:
             # Another caller came in between with one of the keys; now it can be seen.
-            if not (_known_keys(new)):
+            if not _known_keys(new):
                 raise
+            for message in new:
+                message.pk, message._state.adding = None, True
             continue
         known |= {message.dedupe_key: message for message in new if message.dedupe_key}
         return [_stored(message, known) for message in messages]

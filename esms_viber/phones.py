@@ -7,6 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import phonenumbers
+from django.core.exceptions import ValidationError
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from phonenumbers import PhoneNumberType
@@ -46,6 +47,14 @@ class InvalidPhone(ValueError):
 def normalize_phone(text: str) -> str:
     """E.164 form of a Vietnamese mobile number in any spelling; raises `InvalidPhone` for anything else."""
     return "+84" + _require_mobile(_national_part(_require_digits(text)))
+
+
+def validate_phone(value: str) -> None:
+    """A validator for a model or form field: raises `ValidationError`, saying what to do."""
+    try:
+        normalize_phone(str(value or ""))
+    except InvalidPhone as error:
+        raise ValidationError(error.message, code=error.code) from None
 
 
 def to_national(phone: str) -> str:

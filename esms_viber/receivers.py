@@ -8,12 +8,13 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 
 from .conf import get_settings
-from .models import OutboundViberMessage
+from .models import OutboundViberMessage, Status
 from .services import queue_draft
 
 
 @receiver(post_save, sender=OutboundViberMessage, dispatch_uid="esms_viber.send_on_save")
 def send_on_save(instance: OutboundViberMessage, *, created: bool, raw: bool, **kwargs: Any) -> None:
     """Queue a draft when `save()` or `create()` first inserts it; a fixture (raw) queues nothing."""
-    if created and not raw and not instance.keep_draft and get_settings().SEND_ON_SAVE:
+    is_new_draft = created and not raw and instance.status == Status.DRAFT
+    if is_new_draft and not instance.keep_draft and get_settings().SEND_ON_SAVE:
         queue_draft(instance)

@@ -88,7 +88,8 @@ def _add_late_answer(
         code_result=Case(When(code_result="", then=Value(result.code)), default="code_result"),
     )
     message.refresh_from_db(using=write_alias())
-    if message.status == Status.UNKNOWN and message.request_id == event.request_id and decision.status == Status.SENT:
+    is_open = message.status in {Status.SENDING, Status.UNKNOWN} and message.request_id == event.request_id
+    if is_open and decision.status == Status.SENT:
         columns: dict[str, Any] = {"sent_at": timezone.now(), "next_attempt_at": None, "error_message": ""}
         if lifecycle.move(message, Status.SENT, event=event, **columns):
             _mark_applied(event)
@@ -101,7 +102,7 @@ def _log(message: OutboundViberMessage, result: SendResult, decision: Decision) 
         "message %s to %s: %s (code %s, %d ms) %s",
         message.pk,
         mask_phone(message.phone),
-        decision.status.value,
+        message.status,
         result.code or "-",
         result.duration_ms,
         result.text,

@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from .models import OutboundViberMessage, Status
 from .transactions import write_alias
 
-UNFINISHED = (Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.SENT)
-"""A resend in one of these states may still arrive."""
+FINAL = (Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.CANCELLED)
+"""A resend in any other state may still arrive."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,9 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
 
 def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
     pks = [message.pk for message in messages]
-    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks, status__in=UNFINISHED)
+    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks).exclude(status__in=FINAL)
+    # Of a sandbox message no report need ever come.
+    resends = resends.exclude(status=Status.SENT, sandbox=True)
     return set(resends.values_list("resend_of", flat=True))
 
 

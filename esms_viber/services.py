@@ -76,7 +76,7 @@ def send_viber_message(
         expires_at=expires_at,
     )
     message.validate_for_sending()
-    if send_at is not None and send_at > timezone.now():
+    if message.send_at is not None and message.send_at > timezone.now():
         raise ValidationError(
             {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}
         )

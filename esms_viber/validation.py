@@ -154,8 +154,9 @@ def _missing_field(message: OutboundViberMessage) -> tuple[str, Any]:
 
 
 def validate_times(message: OutboundViberMessage) -> None:
-    times = (message.send_at, message.expires_at)
-    if all(isinstance(time, dt.datetime) for time in times) and message.expires_at <= message.send_at:
+    begin, end = message.send_at, message.expires_at
+    # What is no time was refused before.
+    if isinstance(begin, dt.datetime) and isinstance(end, dt.datetime) and end <= begin:
         raise ValidationError(
             {"expires_at": ValidationError(_("It would expire before it may be sent. Choose a later time."))}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import environ
 
@@ -53,7 +54,7 @@ TEMPLATES = [
 ]
 
 
-def _database() -> dict[str, object]:
+def _database() -> Any:
     if url := os.environ.get("TEST_DATABASE_URL"):
         return environ.Env.db_url_config(url)
     # A file, as sites have it: SQLite in memory is shared between threads with locks of another kind.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any, ClassVar
@@ -125,10 +126,8 @@ class _Sending:
 
     sock: Any
     response_class: ClassVar[type[http.client.HTTPResponse]] = _Response
+    connect: Callable[[], None]
     idle_since = 0.0
-
-    def connect(self) -> None:
-        raise NotImplementedError
 
     def send(self, data: Any) -> None:
         call = current_call.get()
@@ -145,11 +144,11 @@ class _Sending:
 
 
 class _Connection(_Sending, HTTPConnection):
-    connect = HTTPConnection.connect
+    pass
 
 
 class _TLSConnection(_Sending, HTTPSConnection):
-    connect = HTTPSConnection.connect
+    pass
 
 
 class _Fresh:

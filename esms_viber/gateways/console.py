@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TextIO
 
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
-from .esms import send_parameters
+from .esms import send_parameters, usual_query_length
 
 _KEYS_MASKED = {"ApiKey": "********", "SecretKey": "********"}
 
@@ -27,6 +27,10 @@ class ConsoleGateway(BaseGateway):
         fields = {**send_parameters(message), **_KEYS_MASKED}
         self._write("".join(["Viber message\n", *(_as_lines(name, value) for name, value in fields.items())]))
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text="Written to the console, not sent.")
+
+    def query_length(self, message: OutgoingMessage) -> int:
+        """As for eSMS: what is too long there is refused here."""
+        return usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
         """Status 7: handed over, no report yet; the console delivers nothing."""

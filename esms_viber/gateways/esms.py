@@ -110,6 +110,11 @@ def send_query(message: OutgoingMessage) -> str:
     return encode(send_parameters(message))
 
 
+def usual_query_length(message: OutgoingMessage) -> int:
+    """Characters of the whole query string with keys as eSMS hands them out: 30 characters each."""
+    return len(send_query(message)) + len("&ApiKey=&SecretKey=") + 2 * 30
+
+
 def encode(parameters: Mapping[str, str]) -> str:
     """UTF-8 and percent-encoded once; a space is `%20`, as in eSMS's own samples."""
     return "&".join(f"{name}={quote_value(value)}" for name, value in parameters.items())

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
+from .esms import usual_query_length
 
 outbox: list[OutgoingMessage] = []
 """Every message given to a `MemoryGateway` of this process, oldest first."""
@@ -30,6 +31,10 @@ class MemoryGateway(BaseGateway):
             if self.answers:
                 return self.answers.popleft()
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=f"memory-{uuid.uuid4().hex}", http_status=200)
+
+    def query_length(self, message: OutgoingMessage) -> int:
+        """As for eSMS: what is too long there is refused here."""
+        return usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
         """Unless scripted, status 7: handed over, no report yet."""

@@ -20,17 +20,11 @@ from ..exceptions import (
     GatewayUnreachable,
     OutcomeUnknown,
 )
-from ..phones import InvalidPhone, mask_phone, normalize_phone
+from ..phones import mask_phone, validate_phone
 from ..querysets import MessageQuerySet
 from ..states import EDITABLE, WAITING, Status
+from .fields import KeyField
 from .saving import GuardedSave
-
-
-def validate_phone(value: str) -> None:
-    try:
-        normalize_phone(value)
-    except InvalidPhone as error:
-        raise ValidationError(error.message, code="phone") from None
 
 
 class OutboundViberMessage(GuardedSave):
@@ -95,7 +89,7 @@ class OutboundViberMessage(GuardedSave):
         validators=[validation.validate_text],
         help_text=_("A name of your own to group messages by, e.g. tet-2027."),
     )
-    dedupe_key = models.CharField(
+    dedupe_key = KeyField(
         _("dedupe key"),
         max_length=150,
         unique=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from django.db import models, transaction
 from django.utils.translation import gettext
@@ -14,6 +14,9 @@ from ..exceptions import EsmsViberError, MessageNotEditable
 from ..states import EDITABLE, Status
 from ..transactions import lock, write_alias
 
+if TYPE_CHECKING:
+    from .message import OutboundViberMessage
+
 
 def _column_names(fields: Iterable[str]) -> set[str]:
     return {"content_type_id" if name == "content_type" else name for name in fields}
@@ -23,6 +26,11 @@ class GuardedSave(models.Model):
     """Remembers what was loaded, so that a stale instance undoes nothing and an untouched one writes nothing."""
 
     CALLERS_COLUMNS: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:
+        status: models.CharField[str, str]
+
+        def validate_for_sending(self) -> None: ...
 
     keep_draft = False
     """Set on an instance before its first `save()`, it keeps `SEND_ON_SAVE` from queueing it."""
@@ -35,7 +43,7 @@ class GuardedSave(models.Model):
             raise EsmsViberError(
                 "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
             )
-        validation.normalize(self)
+        validation.normalize(cast("OutboundViberMessage", self))
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
@@ -43,9 +51,11 @@ class GuardedSave(models.Model):
         message.remember()
         return message
 
-    def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+    def refresh_from_db(
+        self, using: str | None = None, fields: Iterable[str] | None = None, from_queryset: Any = None
+    ) -> None:
         fields = None if fields is None else list(fields)
-        super().refresh_from_db(using=using, fields=fields, **kwargs)
+        super().refresh_from_db(using=using, fields=fields, from_queryset=from_queryset)
         self.remember(self.CALLERS_COLUMNS if fields is None else _column_names(fields))
 
     def remember(self, columns: Iterable[str] | None = None) -> None:
@@ -74,10 +84,10 @@ class GuardedSave(models.Model):
                 self.validate_for_sending()
             with transaction.atomic(using=using or write_alias()):
                 super().save(force_insert=force_insert or True, using=using)
-            self.remember()
+            self._note_written(set(self.CALLERS_COLUMNS), using=self._state.db)
         elif self._changed_columns():
             # Not before: a row that came in by another door must not change by being saved.
-            validation.normalize(self)
+            validation.normalize(cast("OutboundViberMessage", self))
             columns = self._changed_columns()
             if update_fields is not None:
                 columns &= _column_names(update_fields)
@@ -85,21 +95,37 @@ class GuardedSave(models.Model):
 
     def _changed_columns(self) -> set[str]:
         loaded, here = self.__dict__.get("_loaded", {}), self.__dict__
-        return {
-            name for name in self.CALLERS_COLUMNS if name in here and (name not in loaded or loaded[name] != here[name])
-        }
+        differing = {name for name in self.CALLERS_COLUMNS if name in here and loaded.get(name, self) != here[name]}
+        return differing.union(self.__dict__.get("_uncommitted", ()))
+
+    def _note_written(self, columns: set[str], *, using: str | None) -> None:
+        self.remember(columns)
+        if transaction.get_connection(using).in_atomic_block:
+            # Django tells nobody of a rollback: until the commit it is not sure that they are there.
+            self._uncommitted = self.__dict__.get("_uncommitted", set()) | columns
+            transaction.on_commit(self._forget_uncommitted, using=using)
+
+    def _forget_uncommitted(self) -> None:
+        self._uncommitted = set()
 
     def _save_columns(self, columns: set[str], *, using: str | None) -> None:
         if not columns:
             return
         alias = using or self._state.db
-        rows = type(self)._base_manager.using(alias).filter(pk=self.pk)
+        rows = cast("type[OutboundViberMessage]", type(self)).objects.using(alias).filter(pk=self.pk)
         with transaction.atomic(using=alias):
-            status = lock(rows).values_list("status", flat=True).first()
-            if status is not None and status not in EDITABLE:
-                raise MessageNotEditable(
-                    gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
-                    % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
-                )
-            super().save(force_update=True, using=using, update_fields=columns)
-        self.remember(columns)
+            stored = lock(rows).values("status", *columns).first()
+            if stored is None:
+                # As Django does: update, or insert what is not there (any more, after a rollback).
+                super().save(force_insert=True, using=using)
+            elif differing := {name for name in columns if stored[name] != self.__dict__[name]}:
+                self._refuse_unless_editable(stored["status"], differing)
+                super().save(force_update=True, using=using, update_fields=differing)
+        self._note_written(columns, using=alias)
+
+    def _refuse_unless_editable(self, status: str, columns: set[str]) -> None:
+        if status not in EDITABLE:
+            raise MessageNotEditable(
+                gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
+                % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
+            )
