@@ -1,0 +1,50 @@
+"""Tells customers on Viber how their orders get on."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+from esms_viber.services import queue_viber_message
+
+from .models import Order
+
+logger = logging.getLogger(__name__)
+
+PARCEL_IMAGE = "https://shop.example.vn/static/shop/parcel.png"
+
+# Not translated by gettext: the language in force here is that of whoever saves the order.
+TEXTS = {
+    Order.Status.PAID: (
+        "Cà Phê Sớm xin chào {order.customer},\n"
+        "shop đã nhận {order.price} cho đơn #{order.pk}: {order.items}. Cảm ơn bạn!"
+    ),
+    Order.Status.SHIPPED: (
+        "Đơn #{order.pk} đang trên đường đến {order.customer} 🛵\nBạn vui lòng để ý điện thoại giúp shop nhé."
+    ),
+}
+
+
+@receiver(post_save, sender=Order)
+def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
+    """Queue the message of the order's status. It leaves when the transaction commits, once per status."""
+    text = TEXTS.get(Order.Status(instance.status))
+    if text is None or raw:
+        return
+    try:
+        queue_viber_message(
+            instance.phone,
+            text.format(order=instance),
+            image_url=PARCEL_IMAGE if instance.status == Order.Status.SHIPPED else "",
+            button_label="Xem đơn hàng",
+            button_url=instance.link,
+            related_object=instance,
+            dedupe_key=f"order-{instance.pk}-{instance.status}",
+            campaign="orders",
+        )
+    except ValidationError as error:
+        # The form checks the phone, but orders come from imports too, and one is worth more than its message.
+        logger.warning("Order %s: no Viber message: %s", instance.pk, "; ".join(error.messages))
