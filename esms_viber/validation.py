@@ -76,8 +76,9 @@ def normalize(message: OutboundViberMessage) -> None:
     message.dedupe_key = message.dedupe_key or None
     normalize_times(message)
     message.object_id = "" if message.object_id is None else str(message.object_id)
+    message.phone = str(message.phone or "")
     try:
-        message.phone = normalize_phone(str(message.phone or ""))
+        message.phone = normalize_phone(message.phone)
     except InvalidPhone as error:
         raise ValidationError({"phone": error.message}, code="phone") from None
 

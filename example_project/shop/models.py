@@ -6,21 +6,13 @@ import uuid
 from typing import Self
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import OuterRef, Subquery
 from django.db.models.functions import Cast
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from esms_viber.models import OutboundViberMessage
-from esms_viber.phones import InvalidPhone, normalize_phone
-
-
-def validate_mobile(value: str) -> None:
-    try:
-        normalize_phone(value)
-    except InvalidPhone as error:
-        raise ValidationError(error.message, code=error.code) from None
+from esms_viber.phones import validate_phone
 
 
 class OrderQuerySet(models.QuerySet["Order"]):
@@ -44,7 +36,7 @@ class Order(models.Model):
     """Names the order in links to customers: a running number would show them each other's orders."""
     customer = models.CharField(_("customer"), max_length=100)
     phone = models.CharField(
-        _("phone"), max_length=20, validators=[validate_mobile], help_text=_("A mobile number, e.g. 0901 888 484.")
+        _("phone"), max_length=20, validators=[validate_phone], help_text=_("A mobile number, e.g. 0901 888 484.")
     )
     items = models.CharField(_("items"), max_length=200)
     amount = models.PositiveIntegerField(_("amount (đ)"))

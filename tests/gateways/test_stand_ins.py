@@ -14,7 +14,7 @@ from esms_viber.gateways import memory
 from esms_viber.gateways.base import Reach, SendResult, StatusResult
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.memory import MemoryGateway
-from tests.gateways.samples import API_KEY, SECRET_KEY, make_message
+from tests.gateways.samples import API_KEY, SECRET_KEY, make_gateway, make_message
 
 CONF = ViberSettings(API_KEY=API_KEY, SECRET_KEY=SECRET_KEY)
 
