@@ -32,68 +32,61 @@ class Receipt(enum.Enum):
 
 
 def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
-    """Store a callback whose token was valid, then apply it: two transactions, so that the first survives the second.
+    """Store a callback whose token was valid, then apply it, in one transaction that begins with a write.
 
-    A callback that was stored but could not be applied is applied when eSMS repeats it.
+    Where applying fails it is stored all the same, and applied when eSMS repeats it.
     """
     try:
-        event = _store(pk, request_id, parameters)
+        with transaction.atomic(using=write_alias()):
+            return _receive(pk, request_id, parameters)
     except Exception:
         logger.exception("callback for message %s could not be stored", pk)
         return Receipt.FAILED
-    if event is None:
+
+
+def _receive(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
+    message = lock(OutboundViberMessage.objects.using(write_alias()).filter(pk=pk)).first()
+    if message is None:
         return Receipt.GONE
+    event = _keep(message, request_id, parameters)
     try:
         report = parse_report(parameters)
     except MalformedReport as error:
         logger.warning("callback for message %s makes no sense: %s", pk, error)
         return Receipt.NONSENSE
-    if event.pk is None or event.applied:
+    if event is None or event.applied or not _speaks_of(message, report, request_id):
         return Receipt.TAKEN
     try:
-        _apply(event, report)
+        with transaction.atomic(using=write_alias()):
+            recording.apply_report(message, report, event)
     except Exception:
         logger.exception("callback for message %s is stored but could not be applied", pk)
         return Receipt.FAILED
     return Receipt.TAKEN
 
 
-def _store(pk: int, request_id: str, parameters: Mapping[str, str]) -> ViberMessageEvent | None:
-    """The event, new or known; unsaved where the message has too many; None where there is no such message."""
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        message = lock(OutboundViberMessage.objects.using(alias).filter(pk=pk)).first()
-        if message is None:
-            return None
-        event = ViberMessageEvent(
-            message=message,
-            kind=ViberMessageEvent.Kind.CALLBACK,
-            request_id=request_id[:50],
-            data=bounded(parameters),
-            fingerprint=_fingerprint(pk, request_id, parameters),
-        )
-        events = ViberMessageEvent.objects.using(alias)
-        known = events.filter(fingerprint=event.fingerprint).first()
-        if known is not None:
-            return known
-        if events.filter(message=message, kind=event.kind).count() >= MOST_EVENTS:
-            logger.warning("message %s has %d callbacks; another one is not kept", pk, MOST_EVENTS)
-            return event
-        event.save(using=alias)
-        return event
+def _keep(message: OutboundViberMessage, request_id: str, parameters: Mapping[str, str]) -> ViberMessageEvent | None:
+    """The event of this callback, new or known; None where the message has too many."""
+    events = ViberMessageEvent.objects.using(write_alias())
+    fingerprint = _fingerprint(message.pk, request_id, parameters)
+    known = events.filter(fingerprint=fingerprint).first()
+    if known is not None:
+        return known
+    if events.filter(message=message, kind=ViberMessageEvent.Kind.CALLBACK).count() >= MOST_EVENTS:
+        logger.warning("message %s has %d callbacks; another one is not kept", message.pk, MOST_EVENTS)
+        return None
+    return events.create(
+        message=message,
+        kind=ViberMessageEvent.Kind.CALLBACK,
+        request_id=request_id[:50],
+        data=bounded(parameters),
+        fingerprint=fingerprint,
+    )
 
 
 def _fingerprint(pk: int, request_id: str, parameters: Mapping[str, str]) -> str:
     pairs = sorted((name.lower(), value) for name, value in parameters.items())
     return hashlib.sha256(json.dumps([pk, request_id, pairs]).encode()).hexdigest()
-
-
-def _apply(event: ViberMessageEvent, report: DeliveryReport) -> None:
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        message = lock(OutboundViberMessage.objects.using(alias).filter(pk=event.message_id)).first()
-        if message is not None and _speaks_of(message, report, event.request_id):
-            recording.apply_report(message, report, event)
 
 
 def _speaks_of(message: OutboundViberMessage, report: DeliveryReport, request_id: str) -> bool:

@@ -151,4 +151,4 @@ def test_staff_without_the_permission_see_and_cannot_send(page):
     _log_in(page, "staff")
     page.locator("#result_list tbody tr").first.wait_for()
     assert page.locator("select[name=action] option[value=send_selected]").count() == 0
-    assert page.goto("/admin/esms_viber/outboundvibermessage/add/").status == 403
+    assert page.request.get("/admin/esms_viber/outboundvibermessage/add/").status == 403

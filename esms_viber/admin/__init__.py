@@ -1,0 +1,7 @@
+"""The app in Django's admin. Importing it registers the messages; their history is shown with them."""
+
+from __future__ import annotations
+
+from .messages import OutboundViberMessageAdmin
+
+__all__ = ["OutboundViberMessageAdmin"]

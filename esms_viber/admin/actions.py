@@ -1,0 +1,141 @@
+"""Send, cancel, ask: what the list and a message's page do by the same code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from django.contrib import admin
+from django.contrib import messages as notices
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from .. import services
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..polling import can_ask
+from ..transactions import write_alias
+from . import display, reporting
+from .answers import all_rows, back, refuse_so_many, report_configuration, rows_of, tell, user_of
+from .base import MessageAdminBase
+from .review import MOST_AT_ONCE, Mark, in_chunks, selected_pks
+from .sending import CONFIRMED, ask_for_confirmation, send
+
+MOST_ASKED = 200
+"""Status queries that one request makes."""
+
+
+@admin.action(permissions=["send"], description=gettext_lazy("Send or resend selected Viber messages"))
+def send_selected(
+    model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+) -> HttpResponse | None:
+    """Ask for a confirmation first; send once it is given."""
+    mark = Mark.parse(request.POST.get(CONFIRMED, ""))
+    pks = selected_pks(queryset)
+    try:
+        if len(pks) > MOST_AT_ONCE:
+            refuse_so_many(model_admin, request, MOST_AT_ONCE)
+        elif mark is None:
+            return ask_for_confirmation(model_admin, request, pks)
+        else:
+            send(model_admin, request, pks, mark)
+    except ImproperlyConfigured as error:
+        report_configuration(model_admin, request, error)
+    return back(model_admin, request, pks)
+
+
+@admin.action(permissions=["send"], description=gettext_lazy("Cancel selected Viber messages"))
+def cancel_selected(
+    model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+) -> HttpResponse | None:
+    pks = selected_pks(queryset)
+    if len(pks) > MOST_AT_ONCE:
+        refuse_so_many(model_admin, request, MOST_AT_ONCE)
+        return back(model_admin, request, pks)
+    changed: list[OutboundViberMessage] = []
+    for chunk in in_chunks(pks):
+        changed += services.cancel_viber_messages(rows_of(chunk), user=user_of(request))
+    taken = {message.pk for message in changed}
+    told = list(_cancelled(changed))
+    told += reporting.left_out(Counter(_why_not_cancelled(m) for m in all_rows(pks) if m.pk not in taken))
+    tell(model_admin, request, pks, told)
+    return back(model_admin, request, pks)
+
+
+@admin.action(permissions=["send"], description=gettext_lazy("Ask eSMS for the status of selected Viber messages"))
+def refresh_selected(
+    model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+) -> HttpResponse | None:
+    pks = selected_pks(queryset)
+    messages = list(all_rows(pks)) if len(pks) <= MOST_AT_ONCE else []
+    askable = [message for message in messages if can_ask(message)]
+    if len(pks) > MOST_AT_ONCE or len(askable) > MOST_ASKED:
+        refuse_so_many(model_admin, request, MOST_ASKED)
+        return back(model_admin, request, pks)
+    mark = Mark.now()
+    try:
+        answered = services.refresh_viber_messages(askable, user=user_of(request))
+    except ImproperlyConfigured as error:
+        report_configuration(model_admin, request, error)
+        return back(model_admin, request, pks)
+    told = [*reporting.outcomes(answered), *_not_told(answered, mark)]
+    told += reporting.left_out(Counter(_why_not_asked(m) for m in messages if not can_ask(m)))
+    tell(model_admin, request, pks, told)
+    return back(model_admin, request, pks)
+
+
+ACTIONS = {
+    "send_selected": send_selected,
+    "cancel_selected": cancel_selected,
+    "refresh_selected": refresh_selected,
+}
+
+
+# -- cancelling, asking ------------------------------------------------------------------------------------------------
+
+
+def _cancelled(changed: list[OutboundViberMessage]) -> Iterable[reporting.Notice]:
+    doubtful = sum(message.status == Status.UNKNOWN for message in changed)
+    if n := len(changed) - doubtful:
+        yield (
+            notices.SUCCESS,
+            ngettext("The message was cancelled.", "%(count)d messages were cancelled.", n) % {"count": n},
+        )
+    if doubtful:
+        yield (
+            notices.WARNING,
+            ngettext(
+                "The message is not repeated any more, but may have been sent already.",
+                "%(count)d messages are not repeated any more, but may have been sent already.",
+                doubtful,
+            )
+            % {"count": doubtful},
+        )
+
+
+def _why_not_cancelled(message: OutboundViberMessage) -> str:
+    if message.status == Status.UNKNOWN:
+        return _("It may have been sent, and nothing repeats it.")
+    return _("It is %(status)s: only what was not sent yet can be cancelled.") % {
+        "status": message.get_status_display()
+    }
+
+
+def _why_not_asked(message: OutboundViberMessage) -> str:
+    if message.sandbox:
+        return _("It went to the sandbox, of which eSMS keeps nothing.")
+    if message.is_final or message.status in {Status.DRAFT, Status.QUEUED}:
+        return _("It is %(status)s: there is nothing to ask.") % {"status": message.get_status_display()}
+    return _("It has no SMSID, by which eSMS would find it: look it up on the eSMS portal.")
+
+
+def _not_told(asked: list[OutboundViberMessage], mark: Mark) -> Iterable[reporting.Notice]:
+    polls = ViberMessageEvent.objects.using(write_alias()).filter(
+        message__in=[message.pk for message in asked], kind=ViberMessageEvent.Kind.POLL, pk__gt=mark.last_event
+    )
+    failed = Counter(display.meaning(poll.code) or poll.text for poll in polls.exclude(code="100"))
+    for why, n in failed.items():
+        head = ngettext("eSMS did not tell of the message.", "eSMS did not tell of %(count)d messages.", n)
+        yield notices.ERROR, f"{head % {'count': n}} {why}".strip()

@@ -1,0 +1,113 @@
+"""How a message and its parts look: the same in the list, on its page and where a person confirms."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+
+from ..codes import describe
+from ..models import OutboundViberMessage, Status
+from ..phones import to_national
+
+_TONES: dict[str, tuple[str, str]] = {
+    Status.DRAFT: ("quiet", "○"),
+    Status.QUEUED: ("waiting", "…"),
+    Status.SENDING: ("waiting", "→"),
+    Status.UNKNOWN: ("doubt", "?"),
+    Status.SENT: ("taken", "✓"),
+    Status.DELIVERED: ("good", "✓✓"),
+    Status.UNDELIVERED: ("bad", "✕"),
+    Status.FAILED: ("bad", "!"),
+    Status.CANCELLED: ("quiet", "–"),
+}
+
+
+def status_badge(message: OutboundViberMessage) -> SafeString:
+    """The status in words, with a sign and a colour of its own."""
+    tone, sign = _TONES[message.status]
+    return format_html(
+        '<span class="viber-badge viber-{}"><span aria-hidden="true">{}</span> {}</span>',
+        tone,
+        sign,
+        message.get_status_display(),
+    )
+
+
+def phone(message: OutboundViberMessage) -> str:
+    """As people in Vietnam write it: 0901 888 484."""
+    national = to_national(message.phone)
+    return f"{national[:4]} {national[4:7]} {national[7:]}".strip()
+
+
+def excerpt(message: OutboundViberMessage) -> str:
+    """The beginning of the text; of a message that is an image, its address."""
+    return Truncator(" ".join((message.content or message.image_url).split())).chars(60)
+
+
+def kind(message: OutboundViberMessage) -> str | None:
+    return str(message.kind.label) if message.kind else None
+
+
+def dong(amount: Decimal | None) -> str | None:
+    if amount is None:
+        return None
+    decimals = 0 if amount == amount.to_integral_value() else 2
+    return f"{number_format(amount, decimals, force_grouping=True)} đ"
+
+
+def moment(when: dt.datetime | None) -> str | None:
+    return date_format(timezone.localtime(when), "SHORT_DATETIME_FORMAT") if when else None
+
+
+def times(message: OutboundViberMessage) -> SafeString:
+    """When it was created, sent and completed, so far as it was."""
+    named = (
+        (_("created"), message.created_at),
+        (_("sent"), message.sent_at),
+        (_("completed"), message.completed_at),
+    )
+    lines = ((name, moment(when)) for name, when in named if when)
+    return format_html_join(mark_safe("<br>"), '<span class="viber-time">{} {}</span>', lines)
+
+
+def meaning(code: str) -> str:
+    """An answer code with its meaning; nothing for none."""
+    return f"{code}: {describe(code).meaning}" if code else ""
+
+
+def explain(message: OutboundViberMessage) -> tuple[str, str]:
+    """Why the message is where it is, and what a person can do about it; either may be empty."""
+    if message.status == Status.UNDELIVERED:
+        return (
+            _("eSMS reports that it was not delivered; most often the number has no Viber."),
+            _("Reach this customer in another way."),
+        )
+    if message.status == Status.UNKNOWN:
+        return _("It may have been sent: no trustworthy answer came.") + f" {last_word(message)}".rstrip(), _(
+            "Ask eSMS or look on its portal before you send it again: it may have arrived."
+        )
+    if message.code_result and message.status not in {Status.DELIVERED, Status.CANCELLED}:
+        return meaning(message.code_result), str(describe(message.code_result).remedy)
+    return message.error_message, ""
+
+
+def last_word(message: OutboundViberMessage) -> str:
+    """What the last call came to, as a code with its meaning or in words."""
+    return meaning(message.code_result) or message.error_message
+
+
+def said_by_esms(message: OutboundViberMessage) -> str:
+    """eSMS's own words, where they are kept beside a code."""
+    return message.error_message if message.code_result else ""
+
+
+def line(message: OutboundViberMessage, url: str) -> SafeString:
+    """A message among others, in one line."""
+    return format_html('<a href="{}">{}</a> {} {}', url, phone(message), status_badge(message), excerpt(message))

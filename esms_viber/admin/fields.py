@@ -1,0 +1,148 @@
+"""The fields on a message's page: what a person writes, and below it what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ..models import OutboundViberMessage, Status
+from ..transactions import write_alias
+from . import display
+from .base import MessageAdminBase
+from .forms import MessageForm
+
+_RESENDS_SHOWN = 20
+
+_WRITTEN: tuple[str, ...] = ("phone", "content", "image_url", "button_label", "button_url")
+_TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
+_HAPPENED = (
+    "status_field",
+    "reason_field",
+    "remedy_field",
+    "said_field",
+    "price_field",
+    "created_at",
+    "queued_at",
+    "sent_at",
+    "completed_at",
+    "next_attempt_at",
+    "attempts",
+    "sms_id",
+    "request_id",
+    "telco_id",
+    "related_field",
+    "resend_of_field",
+    "resends_field",
+)
+
+
+class MessageFields(MessageAdminBase):
+    form = MessageForm
+
+    def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        written, terms = _WRITTEN, _TERMS
+        if obj is not None and not self.has_change_permission(request, obj):
+            written, terms = _filled(obj, written), _filled(obj, terms)
+        elif obj is not None and obj.status != Status.DRAFT:
+            # To send again what failed or was cancelled forgets both times, so there is no use in writing them.
+            terms = tuple(name for name in terms if name not in {"send_at", "expires_at"})
+        fieldsets = [(None, {"fields": written}), (_("Sending"), {"fields": terms})]
+        if obj is None:
+            return fieldsets
+        happened = (_("What happened"), {"fields": _filled(obj, _HAPPENED)})
+        return [*fieldsets, happened] if obj.status == Status.DRAFT else [happened, *fieldsets]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        return _HAPPENED if obj else ()
+
+    @admin.display(description=_("status"))
+    def status_field(self, message: OutboundViberMessage) -> SafeString:
+        return display.status_badge(message)
+
+    @admin.display(description=_("why"))
+    def reason_field(self, message: OutboundViberMessage) -> str:
+        return display.explain(message)[0]
+
+    @admin.display(description=_("what to do"))
+    def remedy_field(self, message: OutboundViberMessage) -> str:
+        return display.explain(message)[1]
+
+    @admin.display(description=_("answer of eSMS"))
+    def said_field(self, message: OutboundViberMessage) -> str:
+        return display.said_by_esms(message)
+
+    @admin.display(description=_("price"))
+    def price_field(self, message: OutboundViberMessage) -> str | None:
+        return display.dong(message.total_price)
+
+    @admin.display(description=_("belongs to"))
+    def related_field(self, message: OutboundViberMessage) -> str:
+        related = _related_object(message)
+        if related is None:
+            return f"{message.content_type} {message.object_id}"
+        try:
+            name = f"admin:{related._meta.app_label}_{related._meta.model_name}_change"
+            url = reverse(name, args=[related.pk], current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return str(related)
+        return format_html('<a href="{}">{}</a>', url, related)
+
+    @admin.display(description=_("resend of"))
+    def resend_of_field(self, message: OutboundViberMessage) -> SafeString | None:
+        return self._linked(message.resend_of) if message.resend_of else None
+
+    @admin.display(description=_("sent again as"))
+    def resends_field(self, message: OutboundViberMessage) -> SafeString:
+        resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of=message.pk).order_by("pk")
+        linked = ((self._linked(resend),) for resend in resends[:_RESENDS_SHOWN])
+        return format_html_join(", ", "{}", linked) or self.get_empty_value_display()
+
+    def _linked(self, message: OutboundViberMessage) -> SafeString:
+        return format_html(
+            '<a href="{}">{}</a> {}', self.page_url(message.pk), f"№ {message.pk}", display.status_badge(message)
+        )
+
+
+def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if _has_something(message, name))
+
+
+def _has_something(message: OutboundViberMessage, name: str) -> bool:
+    """Is there anything to show? Asks the database nothing."""
+    match name:
+        case "status_field":
+            return True
+        case "reason_field":
+            return bool(display.explain(message)[0])
+        case "remedy_field":
+            return bool(display.explain(message)[1])
+        case "said_field":
+            return bool(display.said_by_esms(message))
+        case "price_field":
+            return message.total_price is not None
+        case "related_field":
+            return message.content_type_id is not None
+        case "resend_of_field":
+            return message.resend_of_id is not None
+        case "resends_field":
+            return not message.is_editable
+        case _:
+            return getattr(message, name) not in {None, "", 0}
+
+
+def _related_object(message: OutboundViberMessage) -> Any:
+    """None where the object, or its model, is gone."""
+    if message.content_type_id is None or ContentType.objects.get_for_id(message.content_type_id).model_class() is None:
+        return None
+    try:
+        return message.related_object
+    except (ValueError, ValidationError):
+        return None

@@ -1,0 +1,63 @@
+"""Filters of the list that stay cheap however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from ..models import OutboundViberMessage
+
+_LOOKED_AT = 1000
+_OFFERED = 10
+
+
+class CampaignFilter(admin.SimpleListFilter):
+    """The campaigns of the latest messages to choose from, and a field for the name of any other.
+
+    Listing every campaign would read the whole table each time that the list is shown.
+    """
+
+    title = _("campaign")
+    parameter_name = "campaign"
+    template = "admin/esms_viber/outboundvibermessage/campaign_filter.html"
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        self.other_parameters = [
+            (name, value)
+            for name, values in request.GET.lists()
+            if name not in {self.parameter_name, "p"}
+            for value in values
+        ]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        latest = OutboundViberMessage.objects.order_by("-pk").values_list("campaign", flat=True)[:_LOOKED_AT]
+        names = [name for name in dict.fromkeys(latest) if name][:_OFFERED]
+        return [(name, name) for name in names]
+
+    def has_output(self) -> bool:
+        return True
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+    ) -> QuerySet[OutboundViberMessage]:
+        return queryset.filter(campaign=self.value()) if self.value() else queryset
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        yield {
+            "selected": not self.value(),
+            "query_string": changelist.get_query_string(remove=[self.parameter_name]),
+            "display": _("All"),
+        }
+        for name, title in self.lookup_choices:
+            yield {
+                "selected": self.value() == name,
+                "query_string": changelist.get_query_string({self.parameter_name: name}),
+                "display": title,
+            }

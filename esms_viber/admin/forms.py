@@ -1,0 +1,51 @@
+"""The form in which a message is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.core.exceptions import ImproperlyConfigured
+
+from ..models import OutboundViberMessage
+
+logger = logging.getLogger("esms_viber")
+
+if TYPE_CHECKING:
+    BaseForm = forms.ModelForm[OutboundViberMessage]
+else:
+    BaseForm = forms.ModelForm
+
+
+def _url_input() -> AdminTextInputWidget:
+    return AdminTextInputWidget(attrs={"class": "vTextField vURLField", "inputmode": "url", "placeholder": "https://"})
+
+
+class MessageForm(BaseForm):
+    """Without a gateway set up a message cannot be checked to the end, but be kept as a draft all the same."""
+
+    class Meta:
+        widgets: ClassVar[dict[str, Any]] = {
+            "phone": AdminTextInputWidget(attrs={"type": "tel", "autocomplete": "off"}),
+            "content": AdminTextareaWidget(attrs={"rows": 6}),
+            "image_url": _url_input(),
+            "button_url": _url_input(),
+        }
+
+    def _post_clean(self) -> None:
+        try:
+            super()._post_clean()  # type: ignore[misc]
+        except ImproperlyConfigured as error:
+            # The last of the model's own checks asks the gateway; what Django checks after it is made up for.
+            logger.warning("a message was written that cannot be checked: %s", error)
+            self.validate_unique()
+
+
+def fingerprint(form_id: str, message: OutboundViberMessage) -> str:
+    """The same for a form that is posted twice with the same content, as by a double click."""
+    values = [str(getattr(message, name)) for name in message.CALLERS_COLUMNS]
+    return hashlib.sha256(json.dumps([form_id, *values]).encode()).hexdigest()

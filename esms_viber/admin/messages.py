@@ -1,0 +1,89 @@
+"""The list of messages; what it inherits is the page of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ..models import OutboundViberMessage
+from ..phones import phone_search_digits
+from ..transactions import non_atomic_requests
+from ..validation import normalize_text
+from . import display
+from .actions import ACTIONS
+from .filters import CampaignFilter
+from .page import MessagePage
+
+_VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
+
+
+@admin.register(OutboundViberMessage)
+class OutboundViberMessageAdmin(MessagePage):
+    actions = list(ACTIONS.values())
+    list_display = (
+        "phone_column",
+        "status_column",
+        "text_column",
+        "price_column",
+        "times_column",
+        "kind_column",
+        "brandname",
+    )
+    list_filter = ("status", CampaignFilter, "sandbox", "created_at")
+    search_fields = ("content", "sms_id__startswith", "request_id__startswith", "dedupe_key")
+    search_help_text = _("A phone in any spelling or part of it, words of the text, SMSID, RequestId or dedupe key.")
+    # Counting, and sorting by what has no index, takes minutes at a million rows.
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ("phone_column", "times_column")
+
+    @admin.display(description=_("phone"), ordering="phone")
+    def phone_column(self, message: OutboundViberMessage) -> str:
+        return display.phone(message)
+
+    @admin.display(description=_("status"))
+    def status_column(self, message: OutboundViberMessage) -> SafeString:
+        return display.status_badge(message)
+
+    @admin.display(description=_("text"))
+    def text_column(self, message: OutboundViberMessage) -> str:
+        return display.excerpt(message)
+
+    @admin.display(description=_("kind"))
+    def kind_column(self, message: OutboundViberMessage) -> str | None:
+        return display.kind(message)
+
+    @admin.display(description=_("price"))
+    def price_column(self, message: OutboundViberMessage) -> str | None:
+        return display.dong(message.total_price)
+
+    @admin.display(description=_("times"), ordering="created_at")
+    def times_column(self, message: OutboundViberMessage) -> SafeString:
+        return display.times(message)
+
+    def get_urls(self) -> list[URLPattern]:
+        urls: list[Any] = super().get_urls()
+        for url in urls:
+            if (url.name or "").endswith(_VIEWS_THAT_CALL_ESMS):
+                url.callback = non_atomic_requests(url.callback)
+        return urls
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage], search_term: str
+    ) -> tuple[QuerySet[OutboundViberMessage], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, normalize_text(search_term))
+        if digits := phone_search_digits(search_term):
+            found |= queryset.filter(phone__contains=digits)
+        return found, may_have_duplicates
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if ACTIONS.keys() & set(request.POST.getlist("action")) and not self.has_send_permission(request):
+            raise PermissionDenied
+        return super().changelist_view(request, extra_context)

@@ -1,0 +1,124 @@
+"""What a person is shown before messages are sent, and the mark by which the answer is held to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from django.db.models import Max, Q, QuerySet
+from django.utils.translation import ngettext
+
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..resending import plan_resend
+from ..transactions import write_alias
+from . import display
+
+MOST_AT_ONCE = 5000
+"""Messages that one request plans and queues."""
+
+_SHOWN = 20
+_CHUNK = 500
+
+
+@dataclass(slots=True)
+class Listing:
+    """How many there are, and the first of them."""
+
+    count: int = 0
+    shown: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
+    """With what is to be said of it."""
+
+    def add(self, message: OutboundViberMessage, remark: str = "") -> None:
+        self.count += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append((message, remark))
+
+
+@dataclass(slots=True)
+class Review:
+    """The selected messages by what sending would do with them."""
+
+    first: Listing = field(default_factory=Listing)
+    again: Listing = field(default_factory=Listing)
+    """eSMS took them."""
+    doubtful: Listing = field(default_factory=Listing)
+    """Sent again as well, though nobody knows whether eSMS took them."""
+    skipped: Listing = field(default_factory=Listing)
+    sendable: list[int] = field(default_factory=list)
+
+    def add(self, messages: Iterable[OutboundViberMessage]) -> None:
+        plan = plan_resend(messages)
+        for message in plan.first:
+            self.first.add(message)
+        for message in plan.again:
+            if message.status == Status.UNKNOWN:
+                self.doubtful.add(message, _what_is_known(message))
+            else:
+                self.again.add(message)
+        for message, why in plan.skipped:
+            self.skipped.add(message, why)
+        self.sendable += [message.pk for message in plan.first + plan.again]
+
+
+def _what_is_known(message: OutboundViberMessage) -> str:
+    if message.uncertain_since is None:
+        return display.explain(message)[0]
+    calls = ngettext(
+        "One call was made, at %(since)s, without a trustworthy answer.",
+        "%(count)d calls were made, the first at %(since)s, without a trustworthy answer.",
+        message.attempts,
+    ) % {"count": message.attempts, "since": display.moment(message.uncertain_since)}
+    return f"{calls} {display.last_word(message)}"
+
+
+def review(pks: list[int]) -> Review:
+    found = Review()
+    rows = OutboundViberMessage.objects.using(write_alias())
+    for chunk in in_chunks(pks):
+        found.add(rows.filter(pk__in=chunk).order_by("-pk"))
+    return found
+
+
+def selected_pks(queryset: QuerySet[OutboundViberMessage]) -> list[int]:
+    """Newest first; one more than may be sent at once where there are too many."""
+    rows = queryset.using(write_alias()).order_by("-pk")
+    return list(rows.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
+
+
+def in_chunks(pks: list[int]) -> Iterator[list[int]]:
+    return (pks[start : start + _CHUNK] for start in range(0, len(pks), _CHUNK))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The point up to which a person has seen the history.
+
+    What happens later, the first click of a double one included, was not on the page that was confirmed.
+    """
+
+    last_event: int
+    last_message: int
+
+    @classmethod
+    def now(cls) -> Self:
+        alias = write_alias()
+        events = ViberMessageEvent.objects.using(alias).aggregate(last=Max("pk"))
+        messages = OutboundViberMessage.objects.using(alias).aggregate(last=Max("pk"))
+        return cls(events["last"] or 0, messages["last"] or 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        match = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text)
+        return cls(int(match[1]), int(match[2])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.last_event}-{self.last_message}"
+
+    def changed_since(self, pks: list[int]) -> set[int]:
+        """Those that did not exist yet, and those that something has happened to since, or to a resend of them."""
+        events = ViberMessageEvent.objects.using(write_alias()).filter(pk__gt=self.last_event)
+        events = events.filter(Q(message__in=pks) | Q(message__resend_of__in=pks))
+        seen = {pk for pair in events.values_list("message_id", "message__resend_of_id") for pk in pair}
+        return {pk for pk in pks if pk in seen or pk > self.last_message}

@@ -1,0 +1,99 @@
+"""Sending: what is asked before, and what is done and told once it is confirmed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from django.contrib import messages as notices
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import services
+from ..models import OutboundViberMessage
+from ..resending import plan_resend
+from ..transactions import lock, write_alias
+from . import display, reporting
+from .answers import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
+from .base import MessageAdminBase
+from .review import Listing, Mark, in_chunks, review
+
+CONFIRMED = "confirmed"
+"""Posted by the confirmation page: the mark of what was seen on it."""
+
+_OVERTAKEN = gettext_lazy("Something happened to it after you were asked: look at it before you send it.")
+
+
+def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) -> HttpResponse:
+    mark = Mark.now()
+    found = review(pks)
+    across = request.POST.get("select_across") == "1"
+    context: dict[str, Any] = {
+        **model_admin.admin_site.each_context(request),
+        "title": _("Send Viber messages?"),
+        "opts": model_admin.opts,
+        "sendable": len(found.sendable),
+        "first": _shown(model_admin, found.first),
+        "again": _shown(model_admin, found.again),
+        "doubtful": _shown(model_admin, found.doubtful),
+        "skipped": _shown(model_admin, found.skipped),
+        "mark_name": CONFIRMED,
+        "mark": mark,
+        "action_name": "send_selected",
+        "checkbox_name": ACTION_CHECKBOX_NAME,
+        # Thousands of ids would pass the limit of fields in a form: the filters in the address stand for them.
+        "select_across": across,
+        "posted_pks": pks[:1] if across else found.sendable,
+        "from_page": FROM_PAGE in request.POST,
+        "from_page_name": FROM_PAGE,
+        "back": back_url(model_admin, request, pks),
+    }
+    request.current_app = model_admin.admin_site.name
+    return TemplateResponse(request, "admin/esms_viber/outboundvibermessage/send_confirmation.html", context)
+
+
+def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
+    lines = [(display.line(message, model_admin.page_url(message.pk)), remark) for message, remark in listing.shown]
+    return {"count": listing.count, "lines": lines, "more": listing.count - len(lines)}
+
+
+def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], mark: Mark) -> None:
+    queued: list[int] = []
+    skipped: Counter[str] = Counter()
+    with transaction.atomic(using=write_alias()):
+        for chunk in in_chunks(pks):
+            rows = list(lock(rows_of(chunk)))
+            changed = mark.changed_since(chunk)
+            seen = [row for row in rows if row.pk not in changed]
+            sent = services.resend_viber_messages(seen, user=user_of(request))
+            queued += [row.pk for row in sent]
+            skipped.update(_why_skipped(seen, sent))
+            skipped.update(str(_OVERTAKEN) for _pk in changed)
+    # The commit has handed them to the dispatcher, and the inline one has sent them by now.
+    report(model_admin, request, queued, reporting.left_out(skipped))
+
+
+def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:
+    acted_on = {row.pk for row in sent} | {row.resend_of_id for row in sent}
+    left = plan_resend(message for message in selected if message.pk not in acted_on)
+    return [why for _message, why in left.skipped]
+
+
+def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:
+    """*Save and send*, after the message was committed: whatever goes wrong here, it is kept."""
+    try:
+        queued = services.queue_draft(message, user=user_of(request))
+    except ImproperlyConfigured as error:
+        report_configuration(model_admin, request, error)
+        tell(model_admin, request, [message.pk], [(notices.WARNING, _("It is kept, and was not sent."))])
+        return
+    except ValidationError as error:
+        tell(model_admin, request, [message.pk], [(notices.ERROR, " ".join([_("It was not sent."), *error.messages]))])
+        return
+    because = [] if queued else [(notices.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
+    report(model_admin, request, [message.pk], because)

@@ -1,0 +1,312 @@
+"""Send or resend: the question, the answer, and what is told after."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.test import Client
+from django.urls import resolve
+
+from esms_viber.admin import actions
+from esms_viber.gateways.base import Reach, SendResult, StatusResult
+from esms_viber.gateways.memory import MemoryGateway, outbox
+from esms_viber.models import OutboundViberMessage as Message
+from tests.admin.conftest import Make
+from tests.admin.pages import ADD, LIST, choose, confirm, form_with, offered, page, told
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def text_of(response: Any) -> str:
+    return " ".join(response.content.decode().split())
+
+
+def test_the_question_says_what_would_happen_and_does_nothing(root: Client, make: Make, clock: Any) -> None:
+    make("draft"), make("failed"), make("delivered")
+    make("unknown", attempts=3, uncertain_since=clock.now(), error_message="Read timed out")
+    queued = make("queued")
+    question = choose(root, "send_selected", *Message.objects.values_list("pk", flat=True))
+    text = text_of(question)
+    assert "2 messages will be sent for the first time" in text
+    assert "One message will be sent again<" in text
+    assert "One message will be sent again, though it may have arrived" in text
+    assert "3 calls were made, the first at" in text
+    assert "Read timed out" in text
+    assert "One message cannot be sent" in text
+    assert "It is in the queue already." in text
+    assert "Yes, send 4 messages" in text
+    assert str(queued.pk) not in form_with(question, action="send_selected")["fields"]["_selected_action"]
+    assert outbox == []
+    assert set(Message.objects.values_list("status", flat=True)) == {
+        "draft", "failed", "delivered", "unknown", "queued"
+    }  # fmt: skip
+
+
+def test_yes_sends_them(root: Client, make: Make) -> None:
+    first, again = make("failed"), make("delivered", content="Again")
+    question = choose(root, "send_selected", first.pk, again.pk)
+    response = confirm(root, question)
+    assert response.redirect_chain == [(LIST, 302)]
+    assert "eSMS took 2 messages." in told(response)
+    first.refresh_from_db()
+    copy = Message.objects.get(resend_of=again)
+    assert (first.status, copy.status) == ("sent", "sent")
+    assert {str(event.user) for event in copy.events.filter(kind="requested")} == {"root"}
+
+
+def test_nothing_to_send_has_no_button(root: Client, make: Make) -> None:
+    question = choose(root, "send_selected", make("queued").pk)
+    assert "Nothing can be sent of what you selected." in text_of(question)
+    assert offered(question) == set()
+
+
+def test_a_message_that_became_wrong_is_left_out_with_the_reason(root: Client, make: Make) -> None:
+    message = make("failed")
+    Message.objects.filter(pk=message.pk).update(phone="+842838123456")
+    question = choose(root, "send_selected", message.pk)
+    assert "This is a landline" in text_of(question)
+
+
+def test_twenty_are_listed_and_the_others_counted(root: Client, make: Make) -> None:
+    pks = [make().pk for _ in range(23)]
+    question = choose(root, "send_selected", *pks)
+    assert "and 3 more" in text_of(question)
+    assert question.content.decode().count("viber-badge") == 20
+
+
+def test_each_outcome_is_counted(root: Client, make: Make) -> None:
+    refused = SendResult(reach=Reach.ANSWERED, code="104")
+    MemoryGateway.answers.extend([refused, refused, SendResult(reach=Reach.NO_ANSWER)])
+    question = choose(root, "send_selected", *[make().pk for _ in range(5)])
+    sentences = told(confirm(root, question))
+    assert "eSMS took 2 messages." in sentences
+    assert "2 messages failed. 104: eSMS does not know this brand name" in sentences
+    assert "The message may have been sent, or not." in sentences
+
+
+# -- clicked twice, and overtaken --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["draft", "failed", "cancelled", "delivered", "unknown", "sent"])
+def test_a_second_click_on_yes_sends_nothing_more(root: Client, make: Make, status: str) -> None:
+    message = make(status)
+    question = choose(root, "send_selected", message.pk)
+    confirm(root, question)
+    Message.objects.filter(status="sent").update(status="delivered")
+    response = confirm(root, question)
+    assert len(outbox) == 1
+    assert "Something happened to it" in told(response)
+
+
+@pytest.mark.parametrize("status", ["draft", "delivered"])
+def test_two_clicks_at_once_send_once(root: Client, make: Make, status: str) -> None:
+    question = choose(root, "send_selected", make(status).pk)
+    data = form_with(question, action="send_selected")["fields"]
+
+    def post(_: int) -> None:
+        client = Client()
+        client.cookies = root.cookies
+        try:
+            client.post(LIST, data)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(post, range(4)))
+    assert len(outbox) == 1
+
+
+def test_what_was_delivered_after_the_question_is_not_sent_again(root: Client, make: Make) -> None:
+    message = make("unknown")
+    question = choose(root, "send_selected", message.pk)
+    message.events.create(kind="callback")
+    Message.objects.filter(pk=message.pk).update(status="delivered")
+    assert "Something happened to it" in told(confirm(root, question))
+    assert outbox == []
+
+
+@pytest.mark.parametrize("mark", ["yes", "", "1", "1-2-3", "9" * 40 + "-1"])
+def test_a_confirmation_that_no_page_gave_is_asked_for_again(root: Client, make: Make, mark: str) -> None:
+    question = choose(root, "send_selected", make().pk, confirmed=mark)
+    assert "will be sent for the first time" in text_of(question)
+    assert outbox == []
+
+
+# -- all N -------------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_match_the_filter_are_sent_without_posting_their_ids(root: Client, make: Make, settings: Any) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    Message.objects.bulk_create(Message(phone="0901888484", content=f"{n}", campaign="tet") for n in range(1100))
+    other = make(campaign="other")
+    url = f"{LIST}?campaign=tet"
+    first = Message.objects.filter(campaign="tet").first()
+    question = choose(root, "send_selected", first.pk, url=url, select_across="1")
+    assert "1100 messages will be sent for the first time" in text_of(question)
+    assert len(form_with(question, action="send_selected")["fields"]["_selected_action"]) == 1
+    response = confirm(root, question, url=url)
+    assert response.redirect_chain == [(url, 302)]
+    assert "1100 messages wait in the queue." in told(response)
+    assert Message.objects.queued().count() == 1100
+    other.refresh_from_db()
+    assert other.status == "draft"
+
+
+def test_what_came_into_the_filter_after_the_question_is_not_sent(root: Client, make: Make) -> None:
+    first = make()
+    question = choose(root, "send_selected", first.pk, select_across="1")
+    later = make(content="Not reviewed")
+    response = confirm(root, question)
+    assert [message.content for message in outbox] == ["Hello"]
+    assert "One message was left out." in told(response)
+    later.refresh_from_db()
+    assert later.status == "draft"
+
+
+def test_a_second_yes_to_all_sends_nothing_more(root: Client, make: Make) -> None:
+    question = choose(root, "send_selected", make().pk, select_across="1")
+    confirm(root, question)
+    Message.objects.update(status="delivered")
+    confirm(root, question)
+    assert len(outbox) == 1
+
+
+def test_more_than_one_request_can_carry_are_refused(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esms_viber.admin.review.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("esms_viber.admin.actions.MOST_AT_ONCE", 2)
+    response = choose(root, "send_selected", *[make().pk for _ in range(3)])
+    assert "at most 2 messages" in told(response)
+    assert outbox == []
+
+
+def test_what_the_inline_dispatcher_leaves_is_told_as_waiting(root: Client, make: Make, settings: Any) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "INLINE_LIMIT": 1}
+    question = choose(root, "send_selected", make().pk, make().pk)
+    sentences = told(confirm(root, question))
+    assert "eSMS took the message." in sentences
+    assert "The message waits in the queue." in sentences
+
+
+def test_what_cannot_be_sent_any_more_is_told_with_the_reason(root: Client, make: Make) -> None:
+    wrong, fine = make("failed"), make("failed")
+    question = choose(root, "send_selected", wrong.pk, fine.pk)
+    Message.objects.filter(pk=wrong.pk).update(phone="+842838123456")
+    sentences = told(confirm(root, question))
+    assert len(outbox) == 1
+    assert "One message was left out. This is a landline" in sentences
+
+
+# -- from the page of one message --------------------------------------------------------------------------------------
+
+
+def test_the_button_on_the_page_asks_and_leads_back(root: Client, make: Make) -> None:
+    message = make("delivered")
+    data = form_with(root.get(page(message.pk)), action="send_selected")
+    assert data["attrs"]["action"] == LIST
+    question = root.post(LIST, data["fields"])
+    assert f'href="{page(message.pk)}" class="button viber-back"' in question.content.decode()
+    response = confirm(root, question)
+    assert response.redirect_chain == [(page(message.pk), 302)]
+    assert "eSMS took the message." in told(response)
+    copy = Message.objects.get(resend_of=message)
+    assert page(copy.pk) in told(response)
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+
+@pytest.mark.usefixtures("_atomic_requests")
+def test_under_atomic_requests_the_list_sends_and_tells(root: Client, make: Make) -> None:
+    question = choose(root, "send_selected", make("failed").pk)
+    assert "eSMS took the message." in told(confirm(root, question))
+
+
+@pytest.mark.parametrize("url", [LIST, ADD, page(1)])
+def test_the_views_that_call_esms_are_non_atomic_on_every_alias(settings: Any, url: str) -> None:
+    assert resolve(url).func._non_atomic_requests == set(settings.DATABASES)
+
+
+def test_without_keys_the_setting_is_named(root: Client, make: Make, settings: Any) -> None:
+    message = make()
+    settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway", "BRANDNAME": "SHOP"}
+    assert "API_KEY" in told(choose(root, "send_selected", message.pk))
+    message.refresh_from_db()
+    assert message.status == "draft"
+
+
+def test_over_a_socket(root: Client, make: Make, esms: Any) -> None:
+    question = choose(root, "send_selected", make().pk)
+    assert len(esms.requests) == 0
+    confirm(root, question)
+    assert len(esms.requests) == 1
+
+
+# -- cancelling --------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_tells_what_it_did_and_what_not(root: Client, make: Make, clock: Any) -> None:
+    pks = [make("draft").pk, make("queued").pk, make("sent").pk]
+    repeating, resting = make("unknown", next_attempt_at=clock.now()), make("unknown")
+    response = choose(root, "cancel_selected", *pks, repeating.pk, resting.pk)
+    assert [Message.objects.get(pk=pk).status for pk in pks] == ["cancelled", "cancelled", "sent"]
+    sentences = told(response)
+    assert "2 messages were cancelled." in sentences
+    assert "not repeated any more, but may have been sent" in sentences
+    assert "It is sent: only what was not sent yet can be cancelled." in sentences
+    assert "It may have been sent, and nothing repeats it." in sentences
+    repeating.refresh_from_db()
+    assert repeating.next_attempt_at is None
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------
+
+
+def answer(**values: str) -> StatusResult:
+    return StatusResult(reach=Reach.ANSWERED, code="100", values=values)
+
+
+def test_asking_tells_of_each(root: Client, make: Make) -> None:
+    for n in range(3):
+        make("sent", sms_id=f"{n}")
+    make("sent", sms_id="9", sandbox=True), make("draft"), make("sent")
+    MemoryGateway.statuses.extend(
+        [
+            answer(SMSID="0", SendStatus="5", SendSuccess="1", TotalPrice="450"),
+            StatusResult(reach=Reach.ANSWERED, code="105"),
+            StatusResult(reach=Reach.NO_ANSWER, text="Read timed out"),
+        ]
+    )
+    response = choose(root, "refresh_selected", *Message.objects.values_list("pk", flat=True))
+    assert sorted(Message.objects.filter(sms_id__in="012").values_list("status", flat=True)) == [
+        "delivered", "sent", "sent"
+    ]  # fmt: skip
+    sentences = told(response)
+    assert "The message was delivered." in sentences
+    assert "eSMS did not tell of the message. 105: eSMS cannot find this message." in sentences
+    assert "eSMS did not tell of the message. Read timed out" in sentences
+    assert "It went to the sandbox" in sentences
+    assert "It is draft: there is nothing to ask." in sentences
+    assert "It has no SMSID" in sentences
+
+
+def test_at_most_so_many_are_asked_about(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "MOST_ASKED", 1)
+    messages = [make("sent", sms_id="1"), make("sent", sms_id="2")]
+    response = choose(root, "refresh_selected", *[message.pk for message in messages])
+    assert "at most 1 messages at once" in told(response)
+    assert all(not message.events.filter(kind="poll") for message in messages)
+
+
+@pytest.mark.usefixtures("_atomic_requests")
+def test_under_atomic_requests_the_list_asks(root: Client, make: Make) -> None:
+    message = make("sent", sms_id="1")
+    choose(root, "refresh_selected", message.pk)
+    assert message.events.filter(kind="poll").exists()
