@@ -168,8 +168,11 @@ def cancel(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str | 
 
 
 def expire(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str | None = None) -> bool:
-    """Give a message up that surely was not sent in time."""
-    return _end(message, Status.FAILED, reason, claim)
+    """Give a message up that surely was not sent in time, and note it."""
+    expired = _end(message, Status.FAILED, reason, claim)
+    if expired:
+        note(message, reason)
+    return expired
 
 
 def _end(message: OutboundViberMessage, to: Status, reason: StrOrPromise, claim: str | None) -> bool:

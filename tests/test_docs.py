@@ -95,7 +95,7 @@ def _layer(module: str) -> int | None:
         ("esms_viber.delivery", "esms_viber.dispatch", "esms_viber.polling", "esms_viber.callbacks"),
         ("esms_viber.services",),
         ("esms_viber.admin", "esms_viber.views", "esms_viber.urls", "esms_viber.management", "esms_viber.receivers"),
-        ("esms_viber.checks", "esms_viber.apps"),
+        ("esms_viber.checks", "esms_viber.apps", "esms_viber.testing"),
     ]
     for number, names in enumerate(layers):
         if any(module == name or module.startswith(name + ".") for name in names):
