@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -32,6 +32,8 @@ from .transactions import lock, refuse_open_transaction, write_alias
 logger = logging.getLogger("esms_viber")
 
 _RENEWAL = LEASE.total_seconds() / 4
+_GATHERING = 0.05
+"""Seconds for which results are gathered, to be recorded in one transaction."""
 
 _HINT = "Call it after the commit, e.g. by transaction.on_commit()."
 
@@ -203,7 +205,7 @@ def _call_and_record(attempts: list[Attempt], calls: Calls, claim_id: str) -> No
             pending[pool.submit(calls.make, attempt)] = attempt
         renewed = time.monotonic()
         while pending:
-            done, _ = wait(pending, timeout=_RENEWAL, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, timeout=_GATHERING)
             _record([pending.pop(future) for future in done], claim_id)
             if time.monotonic() - renewed > _RENEWAL:
                 renew([attempt.message for attempt in pending.values()], claim_id)

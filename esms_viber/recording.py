@@ -21,27 +21,27 @@ from .transactions import write_alias
 logger = logging.getLogger("esms_viber")
 
 
-def record_result(message: OutboundViberMessage, result: SendResult, *, claim_id: str, first: bool) -> Status:
-    """Write the attempt and its consequence; returns the status that the answer asks for.
+def record_result(message: OutboundViberMessage, result: SendResult, *, claim_id: str, first: bool) -> None:
+    """Write the attempt and its consequence.
 
     A report that came before the answer has moved the status already: then only what the answer adds is written.
     """
     decision = decide(result, first=first)
-    event = lifecycle.note(
-        message,
-        result.text,
+    event = ViberMessageEvent(
+        message=message,
         kind=ViberMessageEvent.Kind.ATTEMPT,
+        request_id=message.request_id,
         code=result.code,
+        text=result.text[:500],
         duration_ms=result.duration_ms,
         data={"reach": result.reach.value, "http_status": result.http_status, "sms_id": result.sms_id},
     )
     columns = _columns(message, result, decision, first=first)
-    if lifecycle.move(message, decision.status, event=event, claim=claim_id, **columns):
-        _mark_applied(event)
-    else:
-        _add_late_answer(message, result, decision, event)
+    event.applied = lifecycle.move(message, decision.status, event=event, claim=claim_id, **columns)
+    if not event.applied:
+        event.applied = _add_late_answer(message, result, decision, event)
+    event.save(using=write_alias())
     _log(message, result, decision)
-    return decision.status
 
 
 def _columns(message: OutboundViberMessage, result: SendResult, decision: Decision, *, first: bool) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def _next_repeat(message: OutboundViberMessage, decision: Decision, attempts: in
 
 def _add_late_answer(
     message: OutboundViberMessage, result: SendResult, decision: Decision, event: ViberMessageEvent
-) -> None:
-    """The row is no longer ours: a report, or a sender that took it over, came first."""
+) -> bool:
+    """The row is no longer ours: a report, or a sender that took it over, came first. True where it moved yet."""
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, request_id=message.request_id)
     rows.update(
         sms_id=Case(When(sms_id="", then=Value(result.sms_id)), default="sms_id"),
@@ -89,10 +89,10 @@ def _add_late_answer(
     )
     message.refresh_from_db(using=write_alias())
     is_open = message.status in {Status.SENDING, Status.UNKNOWN} and message.request_id == event.request_id
-    if is_open and decision.status == Status.SENT:
-        columns: dict[str, Any] = {"sent_at": timezone.now(), "next_attempt_at": None, "error_message": ""}
-        if lifecycle.move(message, Status.SENT, event=event, **columns):
-            _mark_applied(event)
+    if not is_open or decision.status != Status.SENT:
+        return False
+    columns: dict[str, Any] = {"sent_at": timezone.now(), "next_attempt_at": None, "error_message": ""}
+    return lifecycle.move(message, Status.SENT, event=event, **columns)
 
 
 def _log(message: OutboundViberMessage, result: SendResult, decision: Decision) -> None:
@@ -125,10 +125,11 @@ def apply_report(message: OutboundViberMessage, report: DeliveryReport, event: V
     if to == message.status:
         OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to).update(**columns)
         return False
-    if lifecycle.move(message, to, event=event, next_attempt_at=None, **columns):
-        _mark_applied(event)
-        return True
-    return False
+    if not lifecycle.move(message, to, event=event, next_attempt_at=None, **columns):
+        return False
+    event.applied = True
+    event.save(update_fields=["applied"])
+    return True
 
 
 def _status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:
@@ -154,8 +155,3 @@ def _reported(message: OutboundViberMessage, report: DeliveryReport) -> dict[str
     if report.sms_id and not message.sms_id:
         columns["sms_id"] = report.sms_id[:64]
     return columns
-
-
-def _mark_applied(event: ViberMessageEvent) -> None:
-    event.applied = True
-    event.save(update_fields=["applied"])
