@@ -637,7 +637,7 @@ def test_event_survives_when_applying_fails_and_the_repeat_applies_it(monkeypatc
 
 
 @pytest.mark.django_db(transaction=True)
-def test_event_is_committed_before_it_is_applied_and_survives_a_rollback(monkeypatch):
+def test_event_is_written_before_it_is_applied_and_survives_the_rollback_of_that(monkeypatch):
     message, path = send()
     seen = []
 
