@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 class EsmsViberConfig(AppConfig):
     name = "esms_viber"
-    verbose_name = _("Viber messages")
+    verbose_name = _("Viber messages (eSMS)")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

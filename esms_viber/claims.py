@@ -102,5 +102,5 @@ def take_over_abandoned() -> int:
         for message in abandoned:
             exhausted = message.attempts >= get_settings().MAX_ATTEMPTS and message.uncertain_since
             lifecycle.put_back(message, claim=message.claim_id, when=None if exhausted else now)
-            lifecycle.note(message, _("The sender that had claimed it is gone; taken over."))
+            lifecycle.note(message, _("The process that was sending it has stopped; another took it over."))
     return len(abandoned)

@@ -55,7 +55,7 @@ _TABLE = (
     Code(
         "100",
         Verdict.ACCEPTED,
-        _("eSMS took the message."),
+        _("eSMS accepted the message."),
         _("Nothing to do: whether it was delivered is reported later."),
     ),
     Code(

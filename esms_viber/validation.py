@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Kind(TextChoices):
     """The four layouts that eSMS documents for Viber; the values list the columns that are filled."""
 
-    TEXT = "text", _("text")
+    TEXT = "text", _("text only")
     TEXT_BUTTON = "text_button", _("text and button")
     IMAGE = "image", _("image")
     TEXT_IMAGE_BUTTON = "text_image_button", _("text, image and button")

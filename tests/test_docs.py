@@ -86,7 +86,14 @@ def _imports(path: Path) -> set[str]:
 def _layer(module: str) -> int | None:
     """Imports point down this list only."""
     layers = [
-        ("esms_viber.conf", "esms_viber.exceptions", "esms_viber.phones", "esms_viber.states", "esms_viber.codes"),
+        (
+            "esms_viber.conf",
+            "esms_viber.amounts",
+            "esms_viber.exceptions",
+            "esms_viber.phones",
+            "esms_viber.states",
+            "esms_viber.codes",
+        ),
         ("esms_viber.gateways", "esms_viber.reports", "esms_viber.tokens"),
         ("esms_viber.outgoing", "esms_viber.validation", "esms_viber.transactions", "esms_viber.querysets"),
         ("esms_viber.models",),

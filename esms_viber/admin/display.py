@@ -6,12 +6,13 @@ import datetime as dt
 from decimal import Decimal
 
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 
+from ..amounts import dong
 from ..codes import describe
 from ..models import OutboundViberMessage, Status
 from ..phones import to_national
@@ -55,11 +56,8 @@ def kind(message: OutboundViberMessage) -> str | None:
     return str(message.kind.label) if message.kind else None
 
 
-def dong(amount: Decimal | None) -> str | None:
-    if amount is None:
-        return None
-    decimals = 0 if amount == amount.to_integral_value() else 2
-    return f"{number_format(amount, decimals, force_grouping=True)} đ"
+def price(amount: Decimal | None) -> str | None:
+    return None if amount is None else dong(amount)
 
 
 def moment(when: dt.datetime | None) -> str | None:
@@ -69,9 +67,9 @@ def moment(when: dt.datetime | None) -> str | None:
 def times(message: OutboundViberMessage) -> SafeString:
     """When it was created, sent and completed, so far as it was."""
     named = (
-        (_("created"), message.created_at),
-        (_("sent"), message.sent_at),
-        (_("completed"), message.completed_at),
+        (_("created at"), message.created_at),
+        (_("sent at"), message.sent_at),
+        (_("completed at"), message.completed_at),
     )
     lines = ((name, moment(when)) for name, when in named if when)
     return format_html_join(mark_safe("<br>"), '<span class="viber-time">{} {}</span>', lines)

@@ -81,7 +81,7 @@ class MessageFields(MessageAdminBase):
 
     @admin.display(description=_("price"))
     def price_field(self, message: OutboundViberMessage) -> str | None:
-        return display.dong(message.total_price)
+        return display.price(message.total_price)
 
     @admin.display(description=_("belongs to"))
     def related_field(self, message: OutboundViberMessage) -> str:

@@ -62,7 +62,7 @@ class OutboundViberMessageAdmin(MessagePage):
 
     @admin.display(description=_("price"))
     def price_column(self, message: OutboundViberMessage) -> str | None:
-        return display.dong(message.total_price)
+        return display.price(message.total_price)
 
     @admin.display(description=_("times"), ordering="created_at")
     def times_column(self, message: OutboundViberMessage) -> SafeString:

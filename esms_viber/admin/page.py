@@ -151,7 +151,7 @@ class MessagePage(MessageFields):
 def _cancel_label(message: OutboundViberMessage) -> str:
     if message.status == Status.UNKNOWN and message.next_attempt_at:
         return _("Stop repeating")
-    return _("Cancel") if message.status in {Status.DRAFT, Status.QUEUED} else ""
+    return _("Cancel this message") if message.status in {Status.DRAFT, Status.QUEUED} else ""
 
 
 def _saved(request: HttpRequest) -> OutboundViberMessage | None:

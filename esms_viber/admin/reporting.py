@@ -104,12 +104,14 @@ def _why_queued(message: OutboundViberMessage) -> str:
     if message.code_result in ACCOUNT_CODES:
         return " ".join(display.explain(message))
     if message.error_message and message.attempts:
-        return _("eSMS could not be reached, so nothing was sent. It is tried again whenever the queue is worked off.")
+        return _(
+            "eSMS could not be reached, so nothing was sent. It is tried again whenever waiting messages are sent."
+        )
     if message.error_message:
         return message.error_message
     if message.send_at and message.send_at > timezone.now():
         return _("It is sent at %(time)s.") % {"time": display.moment(message.send_at)}
-    return _("It is sent as soon as the queue is worked off.")
+    return _("It is sent as soon as waiting messages are sent.")
 
 
 def left_out(skipped: Counter[str]) -> Iterator[Notice]:

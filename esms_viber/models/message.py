@@ -134,10 +134,10 @@ class OutboundViberMessage(GuardedSave):
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     claim_id = models.CharField(max_length=32, blank=True, editable=False)
     uncertain_since = models.DateTimeField(_("uncertain since"), null=True, blank=True, editable=False)
-    created_at = models.DateTimeField(_("created"), auto_now_add=True)
-    queued_at = models.DateTimeField(_("queued"), null=True, blank=True, editable=False)
-    sent_at = models.DateTimeField(_("sent"), null=True, blank=True, editable=False)
-    completed_at = models.DateTimeField(_("completed"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    queued_at = models.DateTimeField(_("queued at"), null=True, blank=True, editable=False)
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True, editable=False)
+    completed_at = models.DateTimeField(_("completed at"), null=True, blank=True, editable=False)
 
     objects = MessageQuerySet.as_manager()
 
@@ -244,4 +244,4 @@ class OutboundViberMessage(GuardedSave):
             return gettext("eSMS reports that it was not delivered; most often the number has no Viber.")
         if self.code_result:
             return str(describe(self.code_result).remedy)
-        return self.error_message or gettext("The message was cancelled.")
+        return self.error_message or gettext("It was cancelled.")

@@ -52,7 +52,7 @@ def test_history_tells_time_code_user_and_what_moved_the_status(root: Client, ma
     for shown in [
         "requested",
         "admin",
-        "100: eSMS took the message.",
+        "100: eSMS accepted the message.",
         "123 ms",
         "<dt>SendStatus</dt><dd>5</dd>",
         "yes",

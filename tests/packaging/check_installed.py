@@ -25,7 +25,7 @@ settings.configure(
 django.setup()
 
 files = {path.name for path in resources.files("esms_viber").rglob("*")}
-for name in ("py.typed", "0001_initial.py"):
+for name in ("py.typed", "0001_initial.py", "django.mo"):
     assert name in files, f"{name} is not in the wheel"
 for folder, suffix in (("templates", ".html"), ("static", ".css")):
     assert list((resources.files("esms_viber") / folder).rglob("*" + suffix)), (

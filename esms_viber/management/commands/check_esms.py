@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
+from ...amounts import dong
 from ...codes import describe
 from ...gateways import get_gateway
 
@@ -15,7 +16,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         result = get_gateway().fetch_balance()
         if result.balance is not None:
-            self.stdout.write(_("eSMS accepts the keys. Balance: %(balance)s đ") % {"balance": f"{result.balance:,}"})
+            self.stdout.write(_("eSMS accepts the keys. Balance: %(balance)s") % {"balance": dong(result.balance)})
         elif result.code:
             code = describe(result.code)
             raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
