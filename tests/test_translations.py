@@ -51,7 +51,7 @@ def test_states_and_errors_are_told_in_vietnamese():
         assert Status.DELIVERED.label == "đã nhận"
         with pytest.raises(ValidationError) as refused:
             OutboundViberMessage(phone="0901888484", content="x", button_label="y").validate_for_sending()
-    assert refused.value.messages == ["Nút bấm cần có liên kết. Hãy nhập liên kết, hoặc xóa nhãn nút."]
+        assert refused.value.messages == ["Nút bấm cần có liên kết. Hãy nhập liên kết, hoặc xóa nhãn nút."]
 
 
 def test_amounts_are_written_as_in_the_language():
