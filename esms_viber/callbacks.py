@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from . import recording
 from .models import OutboundViberMessage, ViberMessageEvent
@@ -17,6 +17,9 @@ from .reports import DeliveryReport, MalformedReport, bounded, parse_report
 from .transactions import lock, write_alias
 
 logger = logging.getLogger("esms_viber")
+
+TRIES = 4
+"""For a lock that could not be had in time, or a deadlock. SQLite's lock is not fair: some wait past its time-out."""
 
 MOST_EVENTS = 100
 """Callbacks kept per message."""
@@ -36,12 +39,17 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
 
     Where applying fails it is stored all the same, and applied when eSMS repeats it.
     """
-    try:
-        with transaction.atomic(using=write_alias()):
-            return _receive(pk, request_id, parameters)
-    except Exception:
-        logger.exception("callback for message %s could not be stored", pk)
-        return Receipt.FAILED
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with transaction.atomic(using=write_alias()):
+                return _receive(pk, request_id, parameters)
+        except OperationalError:
+            if not tries_left or transaction.get_connection(write_alias()).in_atomic_block:
+                break
+        except Exception:  # noqa: BLE001 - logged below; eSMS is told that it failed
+            break
+    logger.exception("callback for message %s could not be stored", pk)
+    return Receipt.FAILED
 
 
 def _receive(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:

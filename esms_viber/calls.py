@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from .codes import ACCOUNT_CODES
-from .conf import ViberSettings
+from .conf import ViberSettings, get_settings
 from .gateways.base import BaseGateway, OutgoingMessage, Reach, SendResult
 from .models import OutboundViberMessage
 from .outcomes import is_non_answer, may_repeat_at
@@ -26,27 +27,55 @@ class Attempt:
     outgoing: OutgoingMessage
     first: bool
     """Can no earlier call under this RequestId have been taken?"""
+    code: str = ""
+    """What eSMS said to the call before; to be kept where none is made now."""
     result: SendResult | None = None
     """None: no call was made."""
 
 
-class _Pace:
-    """`MAX_PER_SECOND`, for all threads of the process."""
+class _Process:
+    """What all threads of the process share: the calls in flight, and the pace."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._next = 0.0
+        self._slots = threading.BoundedSemaphore()
+        self._limit = 1
+        self._next_turn = 0.0
 
-    def delay(self, per_second: float) -> float:
-        """Seconds to wait for the turn that this reserves."""
+    def slots(self, limit: int) -> threading.BoundedSemaphore:
+        """`CONCURRENCY` of them; new ones where the setting has changed."""
+        with self._lock:
+            if limit != self._limit:
+                self._limit, self._slots = limit, threading.BoundedSemaphore(limit)
+            return self._slots
+
+    def take_turn(self, per_second: float, before: float) -> float | None:
+        """Seconds to wait for the turn that this reserves; None where none is left before then."""
         with self._lock:
             now = time.monotonic()
-            turn = max(now, self._next)
-            self._next = turn + 1 / per_second
+            turn = max(now, self._next_turn)
+            if turn >= before:
+                return None
+            self._next_turn = turn + 1 / per_second
             return turn - now
 
 
-_pace = _Pace()
+_process = _Process()
+
+
+def _start_anew() -> None:
+    """After a fork: locks may be held by threads that are gone."""
+    global _process
+    _process = _Process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+def slots() -> threading.BoundedSemaphore:
+    """To be held while a call is on the wire."""
+    return _process.slots(get_settings().CONCURRENCY)
 
 
 class Calls:
@@ -55,9 +84,10 @@ class Calls:
     def __init__(self, gateway: BaseGateway, conf: ViberSettings, *, start_before: float | None = None) -> None:
         self.concurrency = conf.CONCURRENCY
         self.account_code = ""
+        self.made = 0
         self._gateway = gateway
         self._per_second = conf.MAX_PER_SECOND
-        self._start_before = start_before
+        self._start_before = float("inf") if start_before is None else start_before
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._non_answers = 0
@@ -65,19 +95,43 @@ class Calls:
     @property
     def stopped(self) -> bool:
         """No call starts any more: the account is refused, nothing answers, the time is over, or it was said."""
-        return self._stop.is_set() or (self._start_before is not None and time.monotonic() >= self._start_before)
+        return self._stop.is_set() or time.monotonic() >= self._start_before
+
+    @property
+    def in_trouble(self) -> bool:
+        """Was the last answer none, or one that refuses the account?"""
+        return bool(self.account_code or self._non_answers)
+
+    @property
+    def in_outage(self) -> bool:
+        """Have so many calls in a row had no answer that no more were made?"""
+        return self._non_answers >= self.concurrency
 
     def stop(self) -> None:
         self._stop.set()
 
     def make(self, attempt: Attempt) -> None:
         """Call the gateway once, if the attempt may still start."""
-        if self._per_second and not self.stopped:
-            self._stop.wait(_pace.delay(self._per_second))
-        if self.stopped or not _may_start(attempt):
+        if not self._wait_for_turn():
             return
-        attempt.result = self._send(attempt.outgoing)
-        self._learn(attempt.result)
+        slot = slots()
+        while not slot.acquire(timeout=0.2):
+            if self.stopped:
+                return
+        try:
+            if not self.stopped and _may_start(attempt):
+                attempt.result = self._send(attempt.outgoing)
+                self._learn(attempt.result)
+        finally:
+            slot.release()
+
+    def _wait_for_turn(self) -> bool:
+        if self.stopped:
+            return False
+        if self._per_second:
+            delay = _process.take_turn(self._per_second, self._start_before)
+            return delay is not None and not self._stop.wait(delay)
+        return True
 
     def _send(self, outgoing: OutgoingMessage) -> SendResult:
         try:
@@ -90,10 +144,11 @@ class Calls:
     def _learn(self, result: SendResult) -> None:
         """Stop at once, from the thread that saw it: waiting for the record lets a hundred more go out."""
         with self._lock:
+            self.made += 1
             self._non_answers = self._non_answers + 1 if is_non_answer(result) else 0
             if result.code in ACCOUNT_CODES:
                 self.account_code = result.code
-            if self.account_code or self._non_answers >= self.concurrency:
+            if self.account_code or self.in_outage:
                 self._stop.set()
 
 

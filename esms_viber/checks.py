@@ -222,10 +222,12 @@ def _check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if origin is None or validate_host(split_domain_port(origin.netloc)[0], allowed):
         return
+    # Django lets the local names in by itself only while the list is empty.
+    others = "..." if settings.ALLOWED_HOSTS else '"localhost", "127.0.0.1"'
     yield CheckWarning(
         f'Django would refuse callbacks: {origin.hostname}, the host of ESMS_VIBER["CALLBACK_ORIGIN"], is not in '
         "ALLOWED_HOSTS.",
-        hint=f'ALLOWED_HOSTS = [..., "{origin.hostname}"]',
+        hint=f'ALLOWED_HOSTS = [{others}, "{origin.hostname}"]',
         id="esms_viber.W004",
     )
 
@@ -272,7 +274,7 @@ def _check_public_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
     if not conf.CALLBACK_ORIGIN:
         yield Info(
             'ESMS_VIBER["CALLBACK_ORIGIN"] is not set: results come only by polling.',
-            hint=f"Run `manage.py refresh_viber_messages` regularly, or set {_EXAMPLE_ORIGIN}",
+            hint=f"Ask for results in the admin or by refresh_viber_messages(), or set {_EXAMPLE_ORIGIN}",
             id="esms_viber.I001",
         )
     elif origin is not None and not _is_public(origin.hostname or ""):

@@ -60,15 +60,14 @@ def _is_still_wanted(message: OutboundViberMessage, now: dt.datetime) -> bool:
         lifecycle.expire(message, EXPIRED)
         return False
     if message.uncertain_since and (expired or not may_repeat_at(message.uncertain_since, now)):
-        lifecycle.stop_repeating(message)
-        return False
+        return not lifecycle.stop_repeating(message)
     return True
 
 
 def _renew_request_id(message: OutboundViberMessage) -> None:
     """A definite refusal ended the RequestId it was given for; an uncertain one must stay."""
     if message.status == Status.QUEUED and message.code_result:
-        columns = {"request_id": new_request_id(), "code_result": "", "attempts": 0}
+        columns = {"request_id": new_request_id(), "attempts": 0}
         OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk).update(**columns)
         for name, value in columns.items():
             setattr(message, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -39,6 +40,9 @@ class ViberSettings:
 NAMES = tuple(f.name for f in fields(ViberSettings))
 
 
+BASE_URL = re.compile(r"https?://[^\s?#@/]+(/[^\s?#]*)?")
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -70,7 +74,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "GATEWAY": (_is_text, "the dotted path of a gateway class"),
     "DISPATCHER": (lambda v: _is_text(v) or callable(v), "a dotted path or a callable"),
-    "BASE_URL": (lambda v: _is_text(v) and v.startswith(("http://", "https://")), "an http(s) URL"),
+    "BASE_URL": (
+        lambda v: _is_text(v) and BASE_URL.fullmatch(v) is not None,
+        "an http(s) URL without user, query and fragment",
+    ),
     "TIMEOUT": (_is_pair_of_seconds, "two positive numbers of seconds, (connect, read)"),
     "CONCURRENCY": (_is_positive_integer, "a positive integer"),
     "INLINE_LIMIT": (_is_positive_integer, "a positive integer"),
@@ -93,9 +100,19 @@ def get_settings() -> ViberSettings:
 
     Raises `ImproperlyConfigured`, naming the setting, for a value of a wrong type.
     """
+    # Raised from a frame that never held the dict: pages and trackers of errors show local variables.
+    if sentence := _first_problem():
+        raise ImproperlyConfigured(sentence)
+    return _read()
+
+
+def _first_problem() -> str:
     raw = getattr(settings, "ESMS_VIBER", {})
     if not isinstance(raw, Mapping):
-        raise ImproperlyConfigured("The setting ESMS_VIBER must be a dict.")
-    for name, wanted in find_problems(raw).items():
-        raise ImproperlyConfigured(f'ESMS_VIBER["{name}"] must be {wanted}.')
+        return "The setting ESMS_VIBER must be a dict."
+    return next((f'ESMS_VIBER["{name}"] must be {wanted}.' for name, wanted in find_problems(raw).items()), "")
+
+
+def _read() -> ViberSettings:
+    raw = getattr(settings, "ESMS_VIBER", {})
     return ViberSettings(**{name: raw[name] for name in NAMES if name in raw})

@@ -88,20 +88,20 @@ def _deliver(pks: list[int] | None, *, limit: int | None = None, start_before: f
     counts: dict[Status, int] = {}
     remaining = float("inf") if limit is None else limit
     # One message is the probe while the last word from eSMS was trouble: the others keep their place.
-    size = 1 if _in_trouble() else conf.CONCURRENCY * 4
+    probing = (pks is None or len(pks) > 1) and _in_trouble()
     chunks = deque(_chunks(pks))
     while chunks and not calls.stopped and remaining > 0:
-        batch = claim(int(min(size, remaining)), chunks[0])
+        batch = claim(int(min(1 if probing else conf.CONCURRENCY * 4, remaining)), chunks[0])
         if not batch:
             chunks.popleft()
             continue
-        for status in _send(batch, calls):
+        statuses = _send(batch, calls)
+        for status in statuses:
             counts[status] = counts.get(status, 0) + 1
         remaining -= len(batch)
-        if size == 1:
-            size = conf.CONCURRENCY * 4
-            if _in_trouble_after(batch[0]):
-                break
+        if not statuses or (probing and calls.in_trouble):
+            break
+        probing = probing and not calls.made
     return _summary(counts, pks, calls)
 
 
@@ -113,10 +113,6 @@ def _chunks(pks: list[int] | None) -> list[list[int] | None]:
 def _in_trouble() -> bool:
     messages = OutboundViberMessage.objects.using(write_alias())
     return messages.in_account_trouble().exists() or messages.unreachable().exists()
-
-
-def _in_trouble_after(probe: OutboundViberMessage) -> bool:
-    return probe.status in {Status.QUEUED, Status.UNKNOWN}
 
 
 def _summary(counts: dict[Status, int], pks: list[int] | None, calls: Calls) -> DeliverySummary:
@@ -135,6 +131,11 @@ def _summary(counts: dict[Status, int], pks: list[int] | None, calls: Calls) -> 
             summary.account_code,
             summary.left + summary.requeued,
         )
+    elif calls.in_outage:
+        logger.error(
+            "eSMS does not answer; no more calls were made, %d messages wait",
+            summary.left + summary.requeued + summary.unknown,
+        )
     return summary
 
 
@@ -142,8 +143,11 @@ def _send(batch: list[OutboundViberMessage], calls: Calls) -> list[Status]:
     """Call the gateway for claimed messages and record the outcomes; the statuses of those that it is done with."""
     claim_id = batch[0].claim_id
     try:
-        attempts = [Attempt(message, outgoing_for(message), message.uncertain_since is None) for message in batch]
-        attempts = _begin([attempt for attempt in attempts if _is_allowed(attempt, claim_id)], claim_id)
+        attempts = [
+            Attempt(message, outgoing_for(message), message.uncertain_since is None, message.code_result)
+            for message in batch
+        ]
+        attempts = _begin(_allowed(attempts, claim_id), claim_id)
     except BaseException:
         for message in batch:
             if message.status == Status.SENDING:
@@ -153,6 +157,18 @@ def _send(batch: list[OutboundViberMessage], calls: Calls) -> list[Status]:
         _call_and_record(attempts, calls, claim_id)
     now = timezone.now()
     return [Status(message.status) for message in batch if not message.is_due(now)]
+
+
+def _allowed(attempts: list[Attempt], claim_id: str) -> list[Attempt]:
+    """Those that no receiver holds back. Receivers may take their time: the claim is renewed meanwhile."""
+    allowed, renewed = [], time.monotonic()
+    for attempt in attempts:
+        if _is_allowed(attempt, claim_id):
+            allowed.append(attempt)
+        if time.monotonic() - renewed > _RENEWAL:
+            renew([attempt.message for attempt in attempts], claim_id)
+            renewed = time.monotonic()
+    return allowed
 
 
 def _is_allowed(attempt: Attempt, claim_id: str) -> bool:
@@ -188,9 +204,15 @@ def _begin(attempts: list[Attempt], claim_id: str) -> list[Attempt]:
         for sandbox in (True, False):
             pks = [attempt.message.pk for attempt in attempts if attempt.outgoing.sandbox is sandbox]
             OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks).update(
-                attempts=F("attempts") + 1, sandbox=sandbox, uncertain_since=Coalesce("uncertain_since", Value(now))
+                attempts=F("attempts") + 1,
+                sandbox=sandbox,
+                code_result="",
+                uncertain_since=Coalesce("uncertain_since", Value(now)),
+                lease_until=now + LEASE,
             )
     for attempt in attempts:
+        attempt.message.code_result = ""
+        attempt.message.lease_until = now + LEASE
         attempt.message.attempts += 1
         attempt.message.sandbox = attempt.outgoing.sandbox
         attempt.message.uncertain_since = now if attempt.first else attempt.message.uncertain_since
@@ -206,7 +228,10 @@ def _call_and_record(attempts: list[Attempt], calls: Calls, claim_id: str) -> No
         renewed = time.monotonic()
         while pending:
             done, _ = wait(pending, timeout=_GATHERING)
-            _record([pending.pop(future) for future in done], claim_id)
+            _record([pending[future] for future in done], claim_id)
+            # Not before: should recording fail, it is tried once more below.
+            for future in done:
+                del pending[future]
             if time.monotonic() - renewed > _RENEWAL:
                 renew([attempt.message for attempt in pending.values()], claim_id)
                 renewed = time.monotonic()
@@ -247,5 +272,6 @@ def _give_back(attempt: Attempt, claim_id: str) -> None:
         claim=claim_id,
         when=None if expired else now,
         attempts=message.attempts - 1,
+        code_result=attempt.code,
         uncertain_since=None if attempt.first else message.uncertain_since,
     )

@@ -13,7 +13,8 @@ class GatewayRefused(EsmsViberError):
     """The message was not taken, or did not arrive: change it, the account or the recipient."""
 
     def __init__(self, code: str, remedy: str) -> None:
-        super().__init__(f"{_('Code')} {code}: {remedy}" if code else remedy)
+        # What was taken and not delivered has the code of a success, which explains nothing.
+        super().__init__(f"{_('Code')} {code}: {remedy}" if code not in {"", "100"} else remedy)
         self.code = code
         self.remedy = remedy
 

@@ -27,7 +27,9 @@ def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
         except ValidationError as error:
             errors += [
                 ValidationError(
-                    _("Message %(index)d: %(sentence)s"), code="message", params={"index": index, "sentence": sentence}
+                    _("messages[%(index)d]: %(sentence)s"),
+                    code="message",
+                    params={"index": index, "sentence": sentence},
                 )
                 for sentence in error.messages
             ]

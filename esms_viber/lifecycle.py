@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ from .transactions import write_alias
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as StrOrPromise
-
-logger = logging.getLogger("esms_viber")
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.QUEUED, Status.CANCELLED}),
@@ -99,17 +96,14 @@ def _set(message: OutboundViberMessage, **columns: Any) -> None:
 
 
 def _announce(message: OutboundViberMessage, old: Status, new: Status, event: ViberMessageEvent | None) -> None:
-    if not status_changed.has_listeners(OutboundViberMessage):
-        return
-
-    def send() -> None:
-        for receiver, error in status_changed.send_robust(
-            OutboundViberMessage, message=message, old_status=old, new_status=new, event=event
-        ):
-            if isinstance(error, Exception):
-                logger.error("status_changed receiver %r failed for message %s", receiver, message.pk, exc_info=error)
-
-    transaction.on_commit(send, using=write_alias(), robust=True)
+    if status_changed.has_listeners(OutboundViberMessage):
+        transaction.on_commit(
+            lambda: status_changed.send_robust(
+                OutboundViberMessage, message=message, old_status=old, new_status=new, event=event
+            ),
+            using=write_alias(),
+            robust=True,
+        )
 
 
 def note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
@@ -201,4 +195,5 @@ def put_back(message: OutboundViberMessage, *, claim: str, when: dt.datetime | N
     if uncertain_since and when and not may_repeat_at(uncertain_since, when):
         when = None
     to = Status.UNKNOWN if uncertain_since else Status.QUEUED
+    columns["uncertain_since"] = uncertain_since
     return move(message, to, claim=claim, next_attempt_at=when, **columns)

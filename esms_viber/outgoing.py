@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from django.urls import reverse
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import NoReverseMatch, reverse
 
 from .conf import ViberSettings, get_settings
 from .gateways.base import OutgoingMessage
@@ -26,7 +27,13 @@ def callback_url(pk: int, request_id: str, conf: ViberSettings) -> str:
     """Empty without `CALLBACK_ORIGIN`. Holds no `?`: how eSMS adds to an existing query string is not documented."""
     if not conf.CALLBACK_ORIGIN:
         return ""
-    path = reverse("esms_viber:callback", args=[make_token(pk, request_id)])
+    try:
+        path = reverse("esms_viber:callback", args=[make_token(pk, request_id)])
+    except NoReverseMatch:
+        raise ImproperlyConfigured(
+            'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there: add '
+            'path("esms-viber/", include("esms_viber.urls")) to your root URLconf.'
+        ) from None
     return conf.CALLBACK_ORIGIN.rstrip("/") + path
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from . import lifecycle
+from .calls import slots
 from .conf import get_settings
 from .gateways import get_gateway
 from .gateways.base import Reach, StatusResult
@@ -41,16 +42,24 @@ def refresh_viber_messages(
     """
     refuse_open_transaction("Call it after the commit.")
     asked = [message for message in messages if can_ask(message)]
-    gateway = get_gateway()
     with ThreadPoolExecutor(get_settings().CONCURRENCY, thread_name_prefix="esms_viber") as pool:
-        results = pool.map(gateway.fetch_status, [message.sms_id for message in asked])
-        return [_record(message.pk, result, user) for message, result in zip(asked, results, strict=True)]
+        results = pool.map(_ask, [message.sms_id for message in asked])
+        recorded = [_record(message.pk, result, user) for message, result in zip(asked, results, strict=True)]
+    return [message for message in recorded if message is not None]
 
 
-def _record(pk: int, result: StatusResult, user: Any) -> OutboundViberMessage:
+def _ask(sms_id: str) -> StatusResult:
+    with slots():
+        return get_gateway().fetch_status(sms_id)
+
+
+def _record(pk: int, result: StatusResult, user: Any) -> OutboundViberMessage | None:
     alias = write_alias()
     with transaction.atomic(using=alias):
-        message: OutboundViberMessage = lock(OutboundViberMessage.objects.using(alias)).get(pk=pk)
+        message = lock(OutboundViberMessage.objects.using(alias).filter(pk=pk)).first()
+        if message is None:
+            logger.warning("message %s was deleted while eSMS was asked about it", pk)
+            return None
         event = lifecycle.note(
             message,
             result.text,

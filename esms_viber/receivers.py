@@ -9,7 +9,7 @@ from django.dispatch import receiver
 
 from .conf import get_settings
 from .models import OutboundViberMessage, Status
-from .services import queue_draft
+from .services import queue_stored_message
 
 
 @receiver(post_save, sender=OutboundViberMessage, dispatch_uid="esms_viber.send_on_save")
@@ -17,4 +17,4 @@ def send_on_save(instance: OutboundViberMessage, *, created: bool, raw: bool, **
     """Queue a draft when `save()` or `create()` first inserts it; a fixture (raw) queues nothing."""
     is_new_draft = created and not raw and instance.status == Status.DRAFT
     if is_new_draft and not instance.keep_draft and get_settings().SEND_ON_SAVE:
-        queue_draft(instance)
+        queue_stored_message(instance)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from . import lifecycle
 from .codes import describe
 from .conf import get_settings
-from .gateways.base import SendResult
+from .gateways.base import Reach, SendResult
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import Decision, decide, may_repeat_at, wait_before
 from .phones import mask_phone
@@ -36,7 +36,7 @@ def record_result(message: OutboundViberMessage, result: SendResult, *, claim_id
         duration_ms=result.duration_ms,
         data={"reach": result.reach.value, "http_status": result.http_status, "sms_id": result.sms_id},
     )
-    columns = _columns(message, result, decision, first=first)
+    columns = _columns(message, result, decision)
     event.applied = lifecycle.move(message, decision.status, event=event, claim=claim_id, **columns)
     if not event.applied:
         event.applied = _add_late_answer(message, result, decision, event)
@@ -44,7 +44,7 @@ def record_result(message: OutboundViberMessage, result: SendResult, *, claim_id
     _log(message, result, decision)
 
 
-def _columns(message: OutboundViberMessage, result: SendResult, decision: Decision, *, first: bool) -> dict[str, Any]:
+def _columns(message: OutboundViberMessage, result: SendResult, decision: Decision) -> dict[str, Any]:
     now = timezone.now()
     columns: dict[str, Any] = {
         "code_result": result.code,
@@ -61,9 +61,7 @@ def _columns(message: OutboundViberMessage, result: SendResult, decision: Decisi
         case Status.QUEUED:
             columns |= {"uncertain_since": None, "next_attempt_at": now + wait_before(message.attempts)}
         case Status.UNKNOWN:
-            # Calls before the first that left do not use up the repeats that an uncertain outcome is allowed.
-            attempts = 1 if first else message.attempts
-            columns |= {"attempts": attempts, "next_attempt_at": _next_repeat(message, decision, attempts)}
+            columns["next_attempt_at"] = _next_repeat(message, decision)
     return columns
 
 
@@ -71,11 +69,21 @@ def _reason(result: SendResult) -> str:
     return (result.text or str(describe(result.code).meaning))[:500]
 
 
-def _next_repeat(message: OutboundViberMessage, decision: Decision, attempts: int) -> Any:
-    since, when = message.uncertain_since, timezone.now() + wait_before(attempts)
-    if since is None or not decision.repeat or (decision.counts and attempts >= get_settings().MAX_ATTEMPTS):
+def _next_repeat(message: OutboundViberMessage, decision: Decision) -> Any:
+    if message.uncertain_since is None or not decision.repeat:
         return None
-    return when if may_repeat_at(since, when) else None
+    if decision.counts and _unanswered(message) + 1 >= get_settings().MAX_ATTEMPTS:
+        return None
+    when = timezone.now() + wait_before(message.attempts)
+    return when if may_repeat_at(message.uncertain_since, when) else None
+
+
+def _unanswered(message: OutboundViberMessage) -> int:
+    """Calls before this one that left and had no answer. One that never left uses up no repeat."""
+    events = ViberMessageEvent.objects.using(write_alias()).filter(
+        message=message, kind=ViberMessageEvent.Kind.ATTEMPT, request_id=message.request_id
+    )
+    return events.filter(data__reach=Reach.NO_ANSWER.value).count()
 
 
 def _add_late_answer(

@@ -152,8 +152,10 @@ def queue_viber_messages(
     return stored
 
 
-def queue_draft(message: OutboundViberMessage, *, user: AbstractBaseUser | None = None) -> bool:
-    """Queue one draft, to be sent after the commit; False where it is no draft any more."""
+def queue_stored_message(message: OutboundViberMessage, *, user: AbstractBaseUser | None = None) -> bool:
+    """Queue a draft, or what failed or was cancelled, to be sent after the commit; False where it is none of these."""
+    if not message.is_editable:
+        return False
     message.validate_for_sending()
     alias = write_alias()
     with transaction.atomic(using=alias):

@@ -60,7 +60,7 @@ def reset() -> None:
 def _viber_outbox() -> Iterator[list[OutgoingMessage]]:
     gateway = f"{MemoryGateway.__module__}.{MemoryGateway.__qualname__}"
     reset()
-    with override_settings(ESMS_VIBER={**settings.ESMS_VIBER, "GATEWAY": gateway}):
+    with override_settings(ESMS_VIBER={**getattr(settings, "ESMS_VIBER", {}), "GATEWAY": gateway}):
         yield outbox
     reset()
 

@@ -34,8 +34,8 @@ def callback(request: HttpRequest, token: str) -> HttpResponse:
         return response
     try:
         parameters = request.GET.dict()
-    except SuspiciousOperation:
-        parameters = {"SendStatus": "too many parameters"}
+    except (SuspiciousOperation, LookupError):  # too many; a charset that is none
+        parameters = {"SendStatus": "unreadable parameters"}
     receipt: Receipt = receive_callback(*signed, parameters)
     return _answer(HTTPStatus(receipt.value))
 

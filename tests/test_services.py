@@ -441,7 +441,7 @@ def test_a_list_with_a_fault_is_refused_whole_and_says_where() -> None:
     with pytest.raises(ValidationError) as caught:
         queue_viber_messages(messages)
     assert {error.params["index"] for error in caught.value.error_list} == {1, 3}
-    assert all(f" {index}: " in " ".join(caught.value.messages) for index in (1, 3))
+    assert all(f"messages[{index}]: " in " ".join(caught.value.messages) for index in (1, 3))
     assert not OutboundViberMessage.objects.exists()
     assert not outbox
 
@@ -451,7 +451,7 @@ def test_the_index_is_told_also_where_the_sentence_holds_a_percent_sign() -> Non
     with pytest.raises(ValidationError) as caught:
         queue_viber_messages([unsaved(), unsaved(send_at="100% soon")])
     assert "100% soon" in " ".join(caught.value.messages)
-    assert " 1: " in " ".join(caught.value.messages)
+    assert "messages[1]: " in " ".join(caught.value.messages)
 
 
 @committing

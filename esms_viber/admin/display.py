@@ -61,7 +61,9 @@ def price(amount: Decimal | None) -> str | None:
 
 
 def moment(when: dt.datetime | None) -> str | None:
-    return date_format(timezone.localtime(when), "SHORT_DATETIME_FORMAT") if when else None
+    if when is None:
+        return None
+    return date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
 
 
 def times(message: OutboundViberMessage) -> SafeString:

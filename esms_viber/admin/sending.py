@@ -87,7 +87,7 @@ def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberM
 def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:
     """*Save and send*, after the message was committed: whatever goes wrong here, it is kept."""
     try:
-        queued = services.queue_draft(message, user=user_of(request))
+        queued = services.queue_stored_message(message, user=user_of(request))
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)
         tell(model_admin, request, [message.pk], [(notices.WARNING, _("It is kept, and was not sent."))])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import TYPE_CHECKING, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import __version__
+from ..conf import BASE_URL
 from ..phones import to_national
 from .answers import Answer
 from .base import BalanceResult, BaseGateway, OutgoingMessage, SendResult, StatusResult
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 VIBER_TYPE = "23"
 _HEADERS = {"Accept": "application/json", "User-Agent": f"django-esms-viber/{__version__}"}
-_BASE_URL = re.compile(r"https?://[^\s?#@/]+(/[^\s?#]*)?")
 
 
 class EsmsGateway(BaseGateway):
@@ -41,7 +40,7 @@ class EsmsGateway(BaseGateway):
         self._keys = Keys(api_key, secret_key)
         # From here on something may raise, with these in its traceback.
         del api_key, secret_key
-        if not _BASE_URL.fullmatch(base_url):
+        if not BASE_URL.fullmatch(base_url):
             raise ValueError("base_url must be an http(s) URL without user, query and fragment")
         self._transport = Transport(base_url, timeout=timeout, pool_size=pool_size, headers=_HEADERS)
 

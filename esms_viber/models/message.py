@@ -165,6 +165,7 @@ class OutboundViberMessage(GuardedSave):
         indexes = [
             Index(fields=["status", "next_attempt_at"], name="esms_viber_queue"),
             Index(fields=["status", "lease_until"], name="esms_viber_lease"),
+            Index(fields=["status", "code_result", "attempts"], name="esms_viber_trouble"),
             Index(fields=["content_type", "object_id"], name="esms_viber_related"),
             Index(fields=["phone"], name="esms_viber_phone"),
             Index(fields=["created_at"], name="esms_viber_created"),

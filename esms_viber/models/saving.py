@@ -78,7 +78,7 @@ class GuardedSave(models.Model):
         undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
         text, phone or terms were changed after the message was handed over.
         """
-        if self._state.adding:
+        if self._state.adding or self.pk is None:
             self.prepare_insert()
             if get_settings().SEND_ON_SAVE and not self.keep_draft:
                 self.validate_for_sending()
