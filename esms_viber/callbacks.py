@@ -43,12 +43,12 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
         try:
             with transaction.atomic(using=write_alias()):
                 return _receive(pk, request_id, parameters)
-        except OperationalError:
-            if not tries_left or transaction.get_connection(write_alias()).in_atomic_block:
-                break
-        except Exception:  # noqa: BLE001 - logged below; eSMS is told that it failed
+        except Exception as error:
+            inside = transaction.get_connection(write_alias()).in_atomic_block
+            if isinstance(error, OperationalError) and tries_left and not inside:
+                continue
+            logger.exception("callback for message %s could not be stored", pk)
             break
-    logger.exception("callback for message %s could not be stored", pk)
     return Receipt.FAILED
 
 

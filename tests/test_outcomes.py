@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+from django.db import OperationalError, connection
 from django.utils import timezone
 
+from esms_viber import claims, delivery
 from esms_viber.codes import CODES, Verdict
 from esms_viber.exceptions import GatewayRefused, GatewayUnreachable, OutcomeUnknown
+from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import (
     deliver_due_messages,
@@ -19,6 +25,7 @@ from esms_viber.services import (
     resend_viber_messages,
     send_viber_message,
 )
+from esms_viber.signals import CancelSend, pre_send
 from tests.conftest import VIETNAM
 from tests.fake_gateway import (
     Close,
@@ -292,3 +299,101 @@ class TestVietnamDay:
         deliver_due_messages()
         assert len(esms.requests) == 1
         _check(message, LEFT)
+
+
+def test_what_is_given_back_keeps_the_reason_why_it_waited(esms, settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only", "CONCURRENCY": 1}
+    messages = queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(6)])
+    OutboundViberMessage.objects.update(code_result="103", attempts=1)
+    esms.answer(accepted())
+    esms.answer_all(refused("103"))
+    assert deliver_due_messages().sent == 1
+    waiting = OutboundViberMessage.objects.queued()
+    assert waiting.count() == len(messages) - 1
+    assert set(waiting.values_list("code_result", flat=True)) == {"103"}
+
+
+def test_a_probe_that_a_receiver_vetoes_is_no_probe(esms, settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    first, *_ = queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(20)])
+    OutboundViberMessage.objects.update(code_result="103", attempts=1)
+    esms.answer_all(refused("103"))
+
+    def veto(message, **kwargs):
+        if message.pk == first.pk:
+            raise CancelSend("no")
+
+    pre_send.connect(veto)
+    try:
+        deliver_due_messages()
+    finally:
+        pre_send.disconnect(veto)
+    assert len(esms.requests) == 1
+
+
+def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    for module in (claims, delivery):
+        monkeypatch.setattr(module, "LEASE", dt.timedelta(seconds=0.6))
+    monkeypatch.setattr(delivery, "_RENEWAL", 0.1)
+    queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(10)])
+    asked = []
+
+    def slow(message, **kwargs):
+        asked.append(message.pk)
+        time.sleep(0.1)
+
+    pre_send.connect(slow)
+    try:
+        assert deliver_due_messages().sent == 10
+    finally:
+        pre_send.disconnect(slow)
+    assert len(asked) == len(set(asked)) == 10
+
+
+def test_an_answer_whose_recording_failed_is_recorded_at_the_second_try(esms, monkeypatch):
+    record, failed = delivery.record_result, []
+
+    def fail_once(*args, **kwargs):
+        if not failed:
+            failed.append(True)
+            raise OperationalError("the connection is gone")
+        record(*args, **kwargs)
+
+    monkeypatch.setattr(delivery, "record_result", fail_once)
+    esms.answer(refused("104"))
+    with pytest.raises(OperationalError):
+        send_viber_message(PHONE, TEXT)
+    assert OutboundViberMessage.objects.get().status == Status.FAILED
+
+
+def test_no_more_calls_in_one_process_than_the_setting_allows(settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": "tests.test_outcomes.CountingGateway", "CONCURRENCY": 2}
+    CountingGateway.most = 0
+
+    def send(number):
+        try:
+            return send_viber_message(PHONE, str(number)).status
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(send, range(12))) == [Status.SENT] * 12
+    assert CountingGateway.most == 2
+
+
+class CountingGateway(MemoryGateway):
+    """Notes how many calls are in flight at the same time."""
+
+    now = most = 0
+    lock = threading.Lock()
+
+    def send(self, message):
+        kind = type(self)
+        with kind.lock:
+            kind.now += 1
+            kind.most = max(kind.most, kind.now)
+        time.sleep(0.05)
+        with kind.lock:
+            kind.now -= 1
+        return super().send(message)

@@ -14,10 +14,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 from django.contrib.auth import get_user_model
 from django.core import serializers
+from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from django.utils import timezone
 from django.views.debug import technical_500_response
 
+from esms_viber.conf import get_settings
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import deliver_due_messages, refresh_viber_messages, send_viber_message
 from tests.fake_gateway import Received, http_answer, json_answer
@@ -168,3 +170,11 @@ def test_the_search_would_find_a_key(haul):
     harmless.__context__ = ValueError(SECRET_KEY)
     haul.add_exception(harmless)
     assert haul.leaks()
+
+
+def test_a_setting_of_a_wrong_type_shows_no_key(settings, haul):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "API_KEY": API_KEY, "SECRET_KEY": SECRET_KEY, "TIMEOUT": "5"}
+    with pytest.raises(ImproperlyConfigured, match="TIMEOUT") as refused:
+        get_settings()
+    haul.add_exception(refused.value)
+    assert haul.leaks() == []

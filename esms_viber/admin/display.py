@@ -16,6 +16,7 @@ from ..amounts import dong
 from ..codes import describe
 from ..models import OutboundViberMessage, Status
 from ..phones import to_national
+from ..polling import can_ask
 
 _TONES: dict[str, tuple[str, str]] = {
     Status.DRAFT: ("quiet", "○"),
@@ -82,6 +83,14 @@ def meaning(code: str) -> str:
     return f"{code}: {describe(code).meaning}" if code else ""
 
 
+def _before_sending_again(message: OutboundViberMessage) -> str:
+    if message.next_attempt_at:
+        return _("Wait: it is repeated by itself, in a way that cannot send it twice.")
+    if can_ask(message):
+        return _("Ask eSMS or look on its portal before you send it again: it may have arrived.")
+    return _("Look on eSMS's portal before you send it again: it may have arrived.")
+
+
 def explain(message: OutboundViberMessage) -> tuple[str, str]:
     """Why the message is where it is, and what a person can do about it; either may be empty."""
     if message.status == Status.UNDELIVERED:
@@ -90,9 +99,8 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
             _("Reach this customer in another way."),
         )
     if message.status == Status.UNKNOWN:
-        return _("It may have been sent: no trustworthy answer came.") + f" {last_word(message)}".rstrip(), _(
-            "Ask eSMS or look on its portal before you send it again: it may have arrived."
-        )
+        doubt = _("It may have been sent: no trustworthy answer came.")
+        return f"{doubt} {last_word(message)}".rstrip(), _before_sending_again(message)
     if message.code_result and message.status not in {Status.DELIVERED, Status.CANCELLED}:
         return meaning(message.code_result), str(describe(message.code_result).remedy)
     return message.error_message, ""

@@ -75,7 +75,7 @@ def _most(reasons: Counter[str]) -> Iterator[tuple[str, int]]:
     ranked = reasons.most_common()
     yield from ranked[:_REASONS]
     if others := sum(n for _why, n in ranked[_REASONS:]):
-        yield _("Each has its reason on its own page."), others
+        yield _("There are several reasons."), others
 
 
 def reason(message: OutboundViberMessage) -> str:

@@ -57,7 +57,11 @@ def control(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def phones(request: HttpRequest) -> HttpResponse:
-    latest = {message.phone: message for message in gateway.arrived()}
+    latest = {}
+    for message in gateway.arrived():
+        # Taken out first: a dict keeps the place of the first.
+        latest.pop(message.phone, None)
+        latest[message.phone] = message
     return render(request, "simulator/phones.html", {"latest": list(reversed(latest.values()))})
 
 

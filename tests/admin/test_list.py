@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.http import urlencode
 
 from esms_viber.models import OutboundViberMessage as Message
+from esms_viber.services import send_viber_message
 from tests.admin.conftest import LogIn, Make
 from tests.admin.pages import LIST, page
 
@@ -161,3 +162,12 @@ def test_who_may_only_look_sees_no_action(log_in: LogIn, make: Make) -> None:
     assert "0901 888 484" in html
     assert "send_selected" not in html
     assert 'name="action"' not in html
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_pages_work_on_a_site_without_time_zones(root: Client, settings) -> None:
+    settings.USE_TZ = False
+    message = send_viber_message("0901888484", "Xin chào")
+    for address in (LIST, f"{LIST}{message.pk}/change/"):
+        assert root.get(address).status_code == 200
+    assert message.status == "sent"
