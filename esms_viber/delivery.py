@@ -5,12 +5,13 @@ The database is used from the calling thread alone; the others touch nothing but
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import transaction
 from django.db.models import F, Value
@@ -247,17 +248,21 @@ def _call_and_record(attempts: list[Attempt], calls: Calls, claim_id: str) -> No
 def _record(attempts: list[Attempt], claim_id: str) -> None:
     if not attempts:
         return
+    # On copies: what a rollback takes back must not stay on the messages, which are recorded once more then.
+    copies = [replace(attempt, message=copy.copy(attempt.message)) for attempt in attempts]
     with transaction.atomic(using=write_alias()):
         rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.pk for a in attempts])
         # What was deleted meanwhile has no history to write to.
         there = set(lock(rows.order_by("pk")).values_list("pk", flat=True))
-        for attempt in attempts:
+        for attempt in copies:
             if attempt.message.pk not in there:
                 logger.warning("message %s was deleted while it was being sent", attempt.message.pk)
             elif attempt.result is None:
                 _give_back(attempt, claim_id)
             else:
                 record_result(attempt.message, attempt.result, claim_id=claim_id, first=attempt.first)
+    for attempt, recorded in zip(attempts, copies, strict=True):
+        attempt.message.__dict__.update(recorded.message.__dict__)
 
 
 def _give_back(attempt: Attempt, claim_id: str) -> None:

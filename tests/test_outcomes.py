@@ -351,20 +351,27 @@ def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
     assert len(asked) == len(set(asked)) == 10
 
 
-def test_an_answer_whose_recording_failed_is_recorded_at_the_second_try(esms, monkeypatch):
+@pytest.mark.parametrize("code", ["100", "104", "103"])
+def test_an_answer_whose_recording_failed_is_recorded_at_the_second_try(esms, monkeypatch, code):
     record, failed = delivery.record_result, []
 
     def fail_once(*args, **kwargs):
+        record(*args, **kwargs)
         if not failed:
             failed.append(True)
             raise OperationalError("the connection is gone")
-        record(*args, **kwargs)
 
     monkeypatch.setattr(delivery, "record_result", fail_once)
-    esms.answer(refused("104"))
+    esms.answer(refused(code))
     with pytest.raises(OperationalError):
         send_viber_message(PHONE, TEXT)
-    assert OutboundViberMessage.objects.get().status == Status.FAILED
+    message = OutboundViberMessage.objects.get()
+    assert (message.status, message.code_result, message.attempts) == (
+        {"100": Status.SENT, "104": Status.FAILED, "103": Status.QUEUED}[code],
+        code,
+        1,
+    )
+    assert message.events.filter(kind="attempt").count() == 1
 
 
 def test_no_more_calls_in_one_process_than_the_setting_allows(settings):
