@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from esms_viber.codes import ACCOUNT_CODES, CODES, Verdict, describe
 
 MESSAGE_CODES = (
-    "99 104 106 107 108 110 115 118 120 146 171 177 204 210 300 301 687 789 790 791 799".split()  # noqa: SIM905
+    "99 104 106 107 108 110 115 118 120 146 171 177 204 210 300 301 687 789 790 791 799".split()  # noqa: SIM905 - reads as a table
 )
 
 
@@ -40,7 +40,7 @@ def test_every_code_is_explained_in_sentences_that_can_be_translated(code: str) 
 
 def test_the_table_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        CODES["999"] = CODES["100"]  # type: ignore[index]
+        CODES["999"] = CODES["100"]  # type: ignore[index] # the point
 
 
 def test_a_code_that_is_not_in_the_table_claims_nothing() -> None:

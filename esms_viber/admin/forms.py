@@ -38,7 +38,7 @@ class MessageForm(BaseForm):
 
     def _post_clean(self) -> None:
         try:
-            super()._post_clean()  # type: ignore[misc]
+            super()._post_clean()  # type: ignore[misc] # not in the stubs
         except ImproperlyConfigured as error:
             # The last of the model's own checks asks the gateway; what Django checks after it is made up for.
             logger.warning("a message was written that cannot be checked: %s", error)

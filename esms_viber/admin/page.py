@@ -66,7 +66,7 @@ class MessagePage(MessageFields):
         super().save_model(request, obj, form, change)
         if not change:
             lifecycle.note(obj, _("Written in the admin."), user=request.user, fingerprint=_fingerprint(request, obj))
-        request._esms_viber_saved = obj  # type: ignore[attr-defined]
+        request._esms_viber_saved = obj  # type: ignore[attr-defined] # ours, for this request
 
     def response_add(
         self, request: HttpRequest, obj: OutboundViberMessage, post_url_continue: str | None = None
@@ -160,7 +160,7 @@ def _saved(request: HttpRequest) -> OutboundViberMessage | None:
 
 def _fingerprint(request: HttpRequest, message: OutboundViberMessage) -> str | None:
     form_id = request.POST.get(FORM_ID)
-    request._esms_viber_fingerprint = fingerprint(form_id, message) if form_id else None  # type: ignore[attr-defined]
+    request._esms_viber_fingerprint = fingerprint(form_id, message) if form_id else None  # type: ignore[attr-defined] # ours
     return getattr(request, "_esms_viber_fingerprint", None)
 
 

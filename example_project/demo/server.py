@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 class QuietHandler(WSGIRequestHandler):
     """Writes no line per request: a phone asks once a second, and a send call has the keys in its query string."""
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base class
         pass
 
 

@@ -105,7 +105,7 @@ class Gateway:
             problem = rules.find_refusal(values, config) or self._find_refusal(values, config, behaviour)
             if problem is not None:
                 return problem, None
-            sms_id = f"{uuid.uuid4().hex}{randrange(10**6, 10**7)}"  # noqa: S311
+            sms_id = f"{uuid.uuid4().hex}{randrange(10**6, 10**7)}"  # noqa: S311 - an id, not a secret
             message = None if values.get("Sandbox") == "1" else self._take(sms_id, values, config)
             return {"CodeResult": "100", "CountRegenerate": 0, "SMSID": sms_id}, message
 
