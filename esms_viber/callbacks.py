@@ -8,18 +8,15 @@ import json
 import logging
 from collections.abc import Mapping
 
-from django.db import OperationalError, transaction
+from django.db import transaction
 
 from . import recording
 from .models import OutboundViberMessage, ViberMessageEvent
 from .phones import same_phone
 from .reports import DeliveryReport, MalformedReport, bounded, parse_report
-from .transactions import lock, write_alias
+from .transactions import in_transaction, lock, write_alias
 
 logger = logging.getLogger("esms_viber")
-
-TRIES = 4
-"""For a lock that could not be had in time, or a deadlock. SQLite's lock is not fair: some wait past its time-out."""
 
 MOST_EVENTS = 100
 """Callbacks kept per message."""
@@ -39,17 +36,11 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
 
     Where applying fails it is stored all the same, and applied when eSMS repeats it.
     """
-    for tries_left in reversed(range(TRIES)):
-        try:
-            with transaction.atomic(using=write_alias()):
-                return _receive(pk, request_id, parameters)
-        except Exception as error:
-            inside = transaction.get_connection(write_alias()).in_atomic_block
-            if isinstance(error, OperationalError) and tries_left and not inside:
-                continue
-            logger.exception("callback for message %s could not be stored", pk)
-            break
-    return Receipt.FAILED
+    try:
+        return in_transaction(lambda: _receive(pk, request_id, parameters))
+    except Exception:
+        logger.exception("callback for message %s could not be stored", pk)
+        return Receipt.FAILED
 
 
 def _receive(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
@@ -68,6 +59,9 @@ def _receive(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt
         with transaction.atomic(using=write_alias()):
             recording.apply_report(message, report, event)
     except Exception:
+        if transaction.get_rollback(using=write_alias()):
+            # A deadlock took the savepoint along, and with it the event: all of it once more.
+            raise
         logger.exception("callback for message %s is stored but could not be applied", pk)
         return Receipt.FAILED
     return Receipt.TAKEN

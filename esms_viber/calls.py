@@ -1,4 +1,4 @@
-"""The sender threads: when a call may start, and when no more should. No database here."""
+"""What the threads do that call eSMS: when a call may start, and when no more should. No database here."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from django.utils import timezone
 
 from .codes import ACCOUNT_CODES
-from .conf import ViberSettings, get_settings
-from .gateways.base import BaseGateway, OutgoingMessage, Reach, SendResult
+from .conf import ViberSettings
+from .gateways.base import BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
 from .models import OutboundViberMessage
 from .outcomes import is_non_answer, may_repeat_at
 
 logger = logging.getLogger("esms_viber")
+
+Subject = TypeVar("Subject")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +37,15 @@ class Attempt:
     """What eSMS said to the call before; to be kept where none is made now."""
     result: SendResult | None = None
     """None: no call was made."""
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """One message that eSMS is to be asked about."""
+
+    message: OutboundViberMessage
+    result: StatusResult | None = None
+    """None: it was not asked."""
 
 
 class _Process:
@@ -73,17 +88,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
 
 
-def slots() -> threading.BoundedSemaphore:
-    """To be held while a call is on the wire."""
-    return _process.slots(get_settings().CONCURRENCY)
-
-
 class Calls:
     """The calls of one drain, made from many threads, and what they have learnt in common."""
 
     def __init__(self, gateway: BaseGateway, conf: ViberSettings, *, start_before: float | None = None) -> None:
         self.concurrency = conf.CONCURRENCY
         self.account_code = ""
+        self.outage = False
+        """Did so many calls in a row have no answer that no more were made?"""
         self.made = 0
         self._gateway = gateway
         self._per_second = conf.MAX_PER_SECOND
@@ -102,26 +114,38 @@ class Calls:
         """Was the last answer none, or one that refuses the account?"""
         return bool(self.account_code or self._non_answers)
 
-    @property
-    def in_outage(self) -> bool:
-        """Have so many calls in a row had no answer that no more were made?"""
-        return self._non_answers >= self.concurrency
-
     def stop(self) -> None:
         self._stop.set()
 
     def make(self, attempt: Attempt) -> None:
         """Call the gateway once, if the attempt may still start."""
+        with self._turn() as may_call:
+            if may_call and _may_start(attempt):
+                # Stands if the call ends in anything but a result: nobody knows then what it did before.
+                attempt.result = SendResult(reach=Reach.NO_ANSWER, text="The gateway failed")
+                attempt.result = self._call(self._gateway.send, attempt.outgoing) or attempt.result
+                self._learn(attempt.result)
+
+    def ask(self, query: Query) -> None:
+        """Ask the gateway once what became of a message."""
+        with self._turn() as may_call:
+            if may_call:
+                query.result = self._call(self._gateway.fetch_status, query.message.sms_id)
+                self._learn(query.result or StatusResult(reach=Reach.NO_ANSWER))
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """A place among the calls in flight; False where no call starts any more."""
         if not self._wait_for_turn():
+            yield False
             return
-        slot = slots()
+        slot = _process.slots(self.concurrency)
         while not slot.acquire(timeout=0.2):
             if self.stopped:
+                yield False
                 return
         try:
-            if not self.stopped and _may_start(attempt):
-                attempt.result = self._send(attempt.outgoing)
-                self._learn(attempt.result)
+            yield not self.stopped
         finally:
             slot.release()
 
@@ -133,22 +157,25 @@ class Calls:
             return delay is not None and not self._stop.wait(delay)
         return True
 
-    def _send(self, outgoing: OutgoingMessage) -> SendResult:
+    def _call(self, method: Callable[[Subject], Result], subject: Subject) -> Result | None:
+        """None where a foreign gateway raises something, though it should not."""
         try:
-            return self._gateway.send(outgoing)
-        except Exception as error:  # noqa: BLE001 - a foreign gateway; what it did before raising is not known
+            return method(subject)
+        except Exception as error:  # noqa: BLE001 - whatever it is
             # Neither the text nor the traceback: they may hold what the gateway sent.
-            logger.error("%s.send() raised %s", type(self._gateway).__name__, type(error).__name__)  # noqa: TRY400
-            return SendResult(reach=Reach.NO_ANSWER, text=f"The gateway failed: {type(error).__name__}")
+            logger.error("%s raised %s", method.__qualname__, type(error).__name__)  # noqa: TRY400
+            return None
 
-    def _learn(self, result: SendResult) -> None:
+    def _learn(self, result: SendResult | StatusResult) -> None:
         """Stop at once, from the thread that saw it: waiting for the record lets a hundred more go out."""
         with self._lock:
             self.made += 1
             self._non_answers = self._non_answers + 1 if is_non_answer(result) else 0
             if result.code in ACCOUNT_CODES:
                 self.account_code = result.code
-            if self.account_code or self.in_outage:
+            if self._non_answers >= self.concurrency:
+                self.outage = True
+            if self.account_code or self.outage:
                 self._stop.set()
 
 

@@ -4,102 +4,143 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from . import lifecycle
 from .conf import get_settings
-from .models import OutboundViberMessage, Status
+from .lifecycle import EXPIRED, Move
+from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import may_repeat_at
 from .outgoing import new_request_id
-from .transactions import lock, write_alias
+from .recording import ABANDONED, count_unanswered
+from .rows import insert_each
+from .transactions import in_transaction, lock, write_alias
 
 LEASE = dt.timedelta(minutes=2)
 """How long a claim holds without being renewed; then another sender takes the message over."""
 
-EXPIRED = _("It expired before it could be sent.")
+_TAKEN_OVER = _("The process that was sending it has stopped; another took it over.")
+_AT_ONCE = 500
+
+
+class Claimed(NamedTuple):
+    ready: list[OutboundViberMessage]
+    """Now `sending`, and ours."""
+    settled: list[OutboundViberMessage]
+    """Were due, and will not be called: expired, or not to be repeated any more."""
 
 
 def new_claim(now: dt.datetime) -> dict[str, object]:
     return {"claim_id": uuid.uuid4().hex, "lease_until": now + LEASE}
 
 
-def claim(limit: int, pks: Sequence[int] | None = None) -> list[OutboundViberMessage]:
-    """At most `limit` messages that are due, now `sending` and ours; of these primary keys, or any.
-
-    What has expired or may not be repeated any more is settled on the way, and not returned.
-    """
-    while True:
-        ready, settled = _claim_once(limit, pks)
-        if ready or not settled:
-            return ready
+def claim(limit: int, pks: Sequence[int] | None = None) -> Claimed:
+    """At most `limit` messages that are due; of these primary keys, or any. Nothing at all: nothing is due."""
+    if pks is None and not OutboundViberMessage.objects.using(write_alias()).due().exists():
+        # Asked before, since on SQLite even looking for work in earnest keeps others from writing.
+        return Claimed([], [])
+    return in_transaction(lambda: _claim(limit, pks))
 
 
-def _claim_once(limit: int, pks: Sequence[int] | None) -> tuple[list[OutboundViberMessage], int]:
-    alias = write_alias()
+def _claim(limit: int, pks: Sequence[int] | None) -> Claimed:
     now = timezone.now()
-    with transaction.atomic(using=alias):
-        rows = OutboundViberMessage.objects.using(alias).due(now)
-        if pks is not None:
-            rows = rows.filter(pk__in=pks).order_by("pk")
-        due = list(lock(rows, skip_locked=pks is None)[:limit])
-        ready = [message for message in due if _is_still_wanted(message, now)]
-        for message in ready:
-            _renew_request_id(message)
-        if ready:
-            lifecycle.move_all(ready, Status.SENDING, **new_claim(now))
-    return ready, len(due) - len(ready)
+    due = _lock_due(limit, pks, now)
+    expired = [message for message in due if message.status == Status.QUEUED and _is_past(message.expires_at, now)]
+    over = [message for message in due if message.uncertain_since and not _may_repeat(message, now)]
+    settled = expired + over
+    left_out = {message.pk for message in settled}
+    ready = [message for message in due if message.pk not in left_out]
+    lifecycle.move_all(Move(message, Status.FAILED, lifecycle.end_columns(EXPIRED)) for message in expired)
+    lifecycle.note_all(expired, EXPIRED)
+    lifecycle.stop_repeating(over)
+    claimed = new_claim(now)
+    lifecycle.move_all(Move(message, Status.SENDING, {**claimed, **_request_columns(message)}) for message in ready)
+    return Claimed(ready, settled)
 
 
-def _is_still_wanted(message: OutboundViberMessage, now: dt.datetime) -> bool:
-    expired = message.expires_at is not None and message.expires_at <= now
-    if message.status == Status.QUEUED and expired:
-        lifecycle.expire(message, EXPIRED)
-        return False
-    if message.uncertain_since and (expired or not may_repeat_at(message.uncertain_since, now)):
-        return not lifecycle.stop_repeating(message)
-    return True
+def _lock_due(limit: int, pks: Sequence[int] | None, now: dt.datetime) -> list[OutboundViberMessage]:
+    messages = OutboundViberMessage.objects.using(write_alias())
+    if pks is not None:
+        return list(lock(messages.due(now).filter(pk__in=pks).order_by("pk"))[:limit])
+    # One status at a time, as the index has them in order. Repeats first: their day ends.
+    found = list(lock(messages.unknown().due(now), skip_locked=True)[:limit])
+    if len(found) < limit:
+        found += lock(messages.queued().due(now), skip_locked=True)[: limit - len(found)]
+    return found
 
 
-def _renew_request_id(message: OutboundViberMessage) -> None:
+def _is_past(when: dt.datetime | None, now: dt.datetime) -> bool:
+    return when is not None and when <= now
+
+
+def _may_repeat(message: OutboundViberMessage, now: dt.datetime) -> bool:
+    since = message.uncertain_since
+    return not _is_past(message.expires_at, now) and since is not None and may_repeat_at(since, now)
+
+
+def _request_columns(message: OutboundViberMessage) -> dict[str, object]:
     """A definite refusal ended the RequestId it was given for; an uncertain one must stay."""
     if message.status == Status.QUEUED and message.code_result:
-        columns = {"request_id": new_request_id(), "attempts": 0}
-        OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk).update(**columns)
-        for name, value in columns.items():
-            setattr(message, name, value)
+        return {"request_id": new_request_id(), "attempts": 0}
+    return {}
 
 
-def renew(messages: Sequence[OutboundViberMessage], claim_id: str) -> None:
-    """Hold on to those of the messages that are still ours."""
+def renew(messages: Iterable[OutboundViberMessage]) -> None:
+    """Hold on to those of the messages that are still ours; a lease of None says that it is lost."""
+    messages = list(messages)
     until = timezone.now() + LEASE
-    with transaction.atomic(using=write_alias()):
-        ours = lock_claimed(messages, claim_id)
+
+    def write() -> set[int]:
+        ours = lock_claimed(messages)
         OutboundViberMessage.objects.using(write_alias()).filter(pk__in=ours).update(lease_until=until)
+        return ours
+
+    ours = in_transaction(write)
     for message in messages:
         message.lease_until = until if message.pk in ours else None
 
 
-def lock_claimed(messages: Sequence[OutboundViberMessage], claim_id: str) -> set[int]:
+def lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
     """Lock the rows of these that are still ours, in the order in which everybody does; their primary keys."""
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[message.pk for message in messages])
-    return set(lock(rows.filter(claim_id=claim_id).order_by("pk")).values_list("pk", flat=True))
+    claims = {message.pk: message.claim_id for message in messages}
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=claims, status=Status.SENDING)
+    locked = lock(rows.order_by("pk")).values_list("pk", "claim_id")
+    return {pk for pk, claim_id in locked if claim_id == claims[pk]}
 
 
 def take_over_abandoned() -> int:
-    """Return to the queue what a sender that is gone had claimed; as uncertain where its call may have been made."""
-    alias = write_alias()
+    """Return to the queue what senders that are gone had claimed; as uncertain where a call may have been made."""
+    taken = 0
+    while more := _take_over_some():
+        taken += more
+    return taken
+
+
+def _take_over_some() -> int:
+    abandoned = OutboundViberMessage.objects.using(write_alias()).abandoned()
+    return in_transaction(_take_over) if abandoned.exists() else 0
+
+
+def _take_over() -> int:
     now = timezone.now()
-    rows = OutboundViberMessage.objects.using(alias).abandoned(now)
-    if not rows.exists():
-        return 0
-    with transaction.atomic(using=alias):
-        abandoned = list(lock(rows, skip_locked=True)[:1000])
-        for message in abandoned:
-            exhausted = message.attempts >= get_settings().MAX_ATTEMPTS and message.uncertain_since
-            lifecycle.put_back(message, claim=message.claim_id, when=None if exhausted else now)
-            lifecycle.note(message, _("The process that was sending it has stopped; another took it over."))
-    return len(abandoned)
+    messages = list(lock(OutboundViberMessage.objects.using(write_alias()).abandoned(now), skip_locked=True)[:_AT_ONCE])
+    unanswered = count_unanswered([message for message in messages if message.uncertain_since])
+    most = get_settings().MAX_ATTEMPTS
+    events = []
+    moves = []
+    for message in messages:
+        exhausted = message.uncertain_since and unanswered[message.pk] + 1 >= most
+        events.append(_note_of_take_over(message))
+        moves.append(lifecycle.put_back(message, when=None if exhausted else now))
+    lifecycle.move_all(moves)
+    insert_each(events, using=write_alias())
+    return len(messages)
+
+
+def _note_of_take_over(message: OutboundViberMessage) -> ViberMessageEvent:
+    """Counted as a call without an answer where one may have been made."""
+    return lifecycle.make_note(message, _TAKEN_OVER, data={"reach": ABANDONED} if message.uncertain_since else {})

@@ -5,38 +5,35 @@ The database is used from the calling thread alone; the others touch nothing but
 
 from __future__ import annotations
 
-import copy
 import logging
+import math
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from django.db import transaction
-from django.db.models import F, Value
-from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from . import lifecycle
+from . import claims, monitoring
 from .calls import Attempt, Calls
-from .claims import EXPIRED, LEASE, claim, lock_claimed, renew, take_over_abandoned
 from .conf import get_settings
 from .gateways import get_gateway
 from .models import OutboundViberMessage, Status
-from .outcomes import wait_before
-from .outgoing import outgoing_for
-from .recording import record_result
-from .signals import CancelSend, pre_send
-from .transactions import lock, refuse_open_transaction, write_alias
+from .preparing import attempt_at, begin, give_back, is_allowed
+from .recording import record_attempts
+from .transactions import refuse_open_transaction, write_alias
 
 logger = logging.getLogger("esms_viber")
 
-_RENEWAL = LEASE.total_seconds() / 4
-_GATHERING = 0.05
+GATHERING = 0.05
 """Seconds for which results are gathered, to be recorded in one transaction."""
 
-_HINT = "Call it after the commit, e.g. by transaction.on_commit()."
+LOOKING = 1.0
+"""Seconds between two looks for work, where a run goes on when nothing is due."""
+
+_CLAIMED_AHEAD = 5
+"""Seconds' worth of messages that a sender with a rate limit claims: others may send the rest, people cancel it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,8 @@ class DeliverySummary:
     """Due, and not tried this time."""
     account_code: str = ""
     """The code with which eSMS refused the account itself; empty: it did not."""
+    outage: bool = False
+    """Did so many calls in a row have no answer that no more were made?"""
 
 
 def deliver_messages(pks: Sequence[int]) -> DeliverySummary:
@@ -60,7 +59,7 @@ def deliver_messages(pks: Sequence[int]) -> DeliverySummary:
 
     Raises `TransactionManagementError` inside an open transaction.
     """
-    return _deliver(list(pks))
+    return Drain(pks).run()
 
 
 def deliver_due_messages(limit: int | None = None) -> DeliverySummary:
@@ -68,215 +67,187 @@ def deliver_due_messages(limit: int | None = None) -> DeliverySummary:
 
     Raises `TransactionManagementError` inside an open transaction.
     """
-    return _deliver(None, limit=limit)
-
-
-def deliver_inline(pks: Sequence[int], *, limit: int, seconds: float) -> DeliverySummary:
-    """As `deliver_messages()`, starting at most so many calls and none after so many seconds."""
-    return _deliver(list(pks), limit=limit, start_before=time.monotonic() + seconds)
+    return Drain(limit=limit).run()
 
 
 def deliver_claimed(message: OutboundViberMessage) -> None:
     """Send a message that the caller has inserted as claimed, and record the outcome on it."""
-    _send([message], Calls(get_gateway(), get_settings()))
+    Drain([]).run(claimed=[message])
 
 
-def _deliver(pks: list[int] | None, *, limit: int | None = None, start_before: float | None = None) -> DeliverySummary:
-    refuse_open_transaction(_HINT)
-    conf = get_settings()
-    calls = Calls(get_gateway(), conf, start_before=start_before)
-    take_over_abandoned()
-    counts: dict[Status, int] = {}
-    remaining = float("inf") if limit is None else limit
-    # One message is the probe while the last word from eSMS was trouble: the others keep their place.
-    probing = (pks is None or len(pks) > 1) and _in_trouble()
-    chunks = deque(_chunks(pks))
-    while chunks and not calls.stopped and remaining > 0:
-        batch = claim(int(min(1 if probing else conf.CONCURRENCY * 4, remaining)), chunks[0])
-        if not batch:
-            chunks.popleft()
-            continue
-        statuses = _send(batch, calls)
-        for status in statuses:
-            counts[status] = counts.get(status, 0) + 1
-        remaining -= len(batch)
-        if not statuses or (probing and calls.in_trouble):
-            break
-        probing = probing and not calls.made
-    return _summary(counts, pks, calls)
+class Drain:
+    """One run: claims, calls and records until nothing is due, eSMS is in trouble, or it is told to stop."""
+
+    def __init__(
+        self,
+        pks: Iterable[int] | None = None,
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+        endless: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[int], object] = lambda count: None,
+    ) -> None:
+        """`pks`: these messages; None: any. `seconds`: after which no call starts any more. `endless`: when nothing is
+        due, look again. `should_stop` is asked all the time: once it says so nothing more is claimed, what is on the
+        wire is finished and recorded, the rest given back. `on_progress` is told how many more messages are done with.
+        """
+        self._conf = get_settings()
+        self._pks = None if pks is None else list(pks)
+        self._remaining = math.inf if limit is None else limit
+        self._endless, self._should_stop = endless, should_stop
+        self._on_progress = on_progress
+        start_before = None if seconds is None else time.monotonic() + seconds
+        self._calls = Calls(get_gateway(), self._conf, start_before=start_before)
+        self._threads = ThreadPoolExecutor(self._conf.CONCURRENCY, thread_name_prefix="esms_viber")
+        self._chunks = deque(_chunks(self._pks))
+        self._starting: list[Attempt] = []
+        self._pending: dict[Future[None], Attempt] = {}
+        self._counts: Counter[str] = Counter()
+        self._probing = False
+        self._renewed = self._gathered = self._looked = -math.inf
+
+    def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
+        """The messages that were claimed before, and then the others."""
+        refuse_open_transaction("Call it after the commit, e.g. by transaction.on_commit().")
+        self._renewed = time.monotonic()
+        if self._chunks:
+            claims.take_over_abandoned()
+            # One message is the probe while the last word from eSMS was trouble: the others keep their place.
+            self._probing = (self._pks is None or len(self._pks) > 1) and monitoring.in_trouble()
+        try:
+            self._start(claimed)
+            while self._feed() or self._pending:
+                self._gather(GATHERING)
+        except BaseException:
+            self._calls.stop()
+            raise
+        finally:
+            # Whatever went wrong, what is on the wire is finished and written down.
+            self._threads.shutdown(wait=True)
+            self._record(list(self._pending))
+        return self._summary()
+
+    # -- claiming ------------------------------------------------------------------------------------------------------
+
+    def _feed(self) -> bool:
+        """Claim as many messages as the threads have room for; will there be more to do?"""
+        if self._should_stop():
+            self._calls.stop()
+        if self._probing and self._calls.made and not self._pending:
+            self._end_probe()
+        while self._is_open() and self._room() > 0:
+            claimed = claims.claim(self._room(), self._chunks[0])
+            self._count(claimed.settled)
+            self._remaining -= len(claimed.ready)
+            if claimed.ready:
+                self._start(claimed.ready)
+            elif not claimed.settled and self._endless:
+                return self._look_again_later()
+            elif not claimed.settled:
+                self._chunks.popleft()
+        return self._is_open()
+
+    def _is_open(self) -> bool:
+        return bool(self._chunks) and self._remaining > 0 and not self._calls.stopped
+
+    def _room(self) -> int:
+        """How many to claim now: enough that no thread waits for work, few enough that others find some."""
+        if self._endless and time.monotonic() < self._looked + LOOKING:
+            return 0
+        if self._probing:
+            return 0 if self._pending else 1
+        most = self._conf.CONCURRENCY * 4
+        if self._conf.MAX_PER_SECOND:
+            most = min(most, math.ceil(self._conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
+        # Not one by one as they are done: a claim costs the same for many.
+        room = most - len(self._pending)
+        return int(min(room, self._remaining)) if room * 2 > most else 0
+
+    def _end_probe(self) -> None:
+        if self._calls.in_trouble:
+            self._calls.stop()
+        self._probing = False
+
+    def _look_again_later(self) -> bool:
+        claims.take_over_abandoned()
+        self._looked = time.monotonic()
+        return True
+
+    # -- calling -------------------------------------------------------------------------------------------------------
+
+    def _start(self, messages: Sequence[OutboundViberMessage]) -> None:
+        """Hand claimed messages to the threads, once the site's receivers have let them pass."""
+        try:
+            self._starting = [attempt_at(message) for message in messages]
+            allowed = []
+            for attempt in self._starting:
+                if is_allowed(attempt):
+                    allowed.append(attempt)
+                self._keep_up()
+            begun = begin(allowed)
+        except BaseException:
+            give_back(messages)
+            raise
+        finally:
+            self._starting = []
+        for attempt in begun:
+            self._pending[self._threads.submit(self._calls.make, attempt)] = attempt
+        self._count(message for message in messages if message.status != Status.SENDING)
+
+    def _keep_up(self) -> None:
+        """Receivers may take their time: meanwhile answers are recorded, and claims renewed."""
+        if time.monotonic() - self._gathered > GATHERING:
+            self._gather(0)
+
+    def _gather(self, seconds: float) -> None:
+        if self._pending:
+            done, _pending = wait(self._pending, timeout=seconds)
+            self._record(list(done))
+        elif self._endless:
+            time.sleep(seconds)
+        self._gathered = time.monotonic()
+        if time.monotonic() - self._renewed > claims.LEASE.total_seconds() / 4:
+            claims.renew(attempt.message for attempt in (*self._pending.values(), *self._starting))
+            self._renewed = time.monotonic()
+
+    # -- recording -----------------------------------------------------------------------------------------------------
+
+    def _record(self, done: list[Future[None]]) -> None:
+        attempts = [self._pending[future] for future in done]
+        record_attempts(attempts)
+        # Not before: should recording fail, it is tried once more at the end.
+        for future in done:
+            del self._pending[future]
+        self._count(attempt.message for attempt in attempts)
+
+    def _count(self, messages: Iterable[OutboundViberMessage]) -> None:
+        """Those that are done with: what was given back is still due, and counted as left."""
+        now = timezone.now()
+        done = Counter(message.status for message in messages if not message.is_due(now))
+        self._counts += done
+        self._on_progress(done.total())
+
+    def _summary(self) -> DeliverySummary:
+        counts = self._counts
+        due = OutboundViberMessage.objects.using(write_alias()).due()
+        summary = DeliverySummary(
+            sent=counts[Status.SENT] + counts[Status.DELIVERED] + counts[Status.UNDELIVERED],
+            failed=counts[Status.FAILED] + counts[Status.CANCELLED],
+            unknown=counts[Status.UNKNOWN],
+            requeued=counts[Status.QUEUED],
+            left=sum((due if chunk is None else due.filter(pk__in=chunk)).count() for chunk in _chunks(self._pks)),
+            account_code=self._calls.account_code,
+            outage=self._calls.outage,
+        )
+        waiting = summary.left + summary.requeued
+        if summary.account_code:
+            logger.error("eSMS refuses the account (code %s); %d messages wait", summary.account_code, waiting)
+        elif summary.outage:
+            logger.error("eSMS does not answer; no more calls were made, %d messages wait", waiting + summary.unknown)
+        return summary
 
 
 def _chunks(pks: list[int] | None) -> list[list[int] | None]:
     """What is claimed from: any messages, or these, as many at a time as a statement may name."""
     return [None] if pks is None else [pks[start : start + 500] for start in range(0, len(pks), 500)]
-
-
-def _in_trouble() -> bool:
-    messages = OutboundViberMessage.objects.using(write_alias())
-    return messages.in_account_trouble().exists() or messages.unreachable().exists()
-
-
-def _summary(counts: dict[Status, int], pks: list[int] | None, calls: Calls) -> DeliverySummary:
-    due = OutboundViberMessage.objects.using(write_alias()).due()
-    summary = DeliverySummary(
-        sent=sum(counts.get(status, 0) for status in (Status.SENT, Status.DELIVERED, Status.UNDELIVERED)),
-        failed=counts.get(Status.FAILED, 0) + counts.get(Status.CANCELLED, 0),
-        unknown=counts.get(Status.UNKNOWN, 0),
-        requeued=counts.get(Status.QUEUED, 0),
-        left=sum((due if chunk is None else due.filter(pk__in=chunk)).count() for chunk in _chunks(pks)),
-        account_code=calls.account_code,
-    )
-    if summary.account_code:
-        logger.error(
-            "eSMS refuses the account (code %s); %d messages wait",
-            summary.account_code,
-            summary.left + summary.requeued,
-        )
-    elif calls.in_outage:
-        logger.error(
-            "eSMS does not answer; no more calls were made, %d messages wait",
-            summary.left + summary.requeued + summary.unknown,
-        )
-    return summary
-
-
-def _send(batch: list[OutboundViberMessage], calls: Calls) -> list[Status]:
-    """Call the gateway for claimed messages and record the outcomes; the statuses of those that it is done with."""
-    claim_id = batch[0].claim_id
-    try:
-        attempts = [
-            Attempt(message, outgoing_for(message), message.uncertain_since is None, message.code_result)
-            for message in batch
-        ]
-        attempts = _begin(_allowed(attempts, claim_id), claim_id)
-    except BaseException:
-        for message in batch:
-            if message.status == Status.SENDING:
-                lifecycle.put_back(message, claim=claim_id, when=timezone.now())
-        raise
-    if attempts:
-        _call_and_record(attempts, calls, claim_id)
-    now = timezone.now()
-    return [Status(message.status) for message in batch if not message.is_due(now)]
-
-
-def _allowed(attempts: list[Attempt], claim_id: str) -> list[Attempt]:
-    """Those that no receiver holds back. Receivers may take their time: the claim is renewed meanwhile."""
-    allowed, renewed = [], time.monotonic()
-    for attempt in attempts:
-        if _is_allowed(attempt, claim_id):
-            allowed.append(attempt)
-        if time.monotonic() - renewed > _RENEWAL:
-            renew([attempt.message for attempt in attempts], claim_id)
-            renewed = time.monotonic()
-    return allowed
-
-
-def _is_allowed(attempt: Attempt, claim_id: str) -> bool:
-    """Ask the site's receivers before a message goes out for the first time."""
-    if not attempt.first:
-        return True
-    message = attempt.message
-    try:
-        pre_send.send(OutboundViberMessage, message=message)
-    except CancelSend as veto:
-        reason = str(veto) or "Vetoed before sending."
-        with transaction.atomic(using=write_alias()):
-            if lifecycle.cancel(message, reason, claim=claim_id):
-                lifecycle.note(message, reason)
-    except Exception as error:
-        logger.exception("a pre_send receiver failed; message %s waits", message.pk)
-        reason = f"Not sent: a pre_send receiver failed ({type(error).__name__})."
-        with transaction.atomic(using=write_alias()):
-            when = timezone.now() + wait_before(5)
-            if lifecycle.put_back(message, claim=claim_id, when=when, error_message=reason):
-                lifecycle.note(message, reason)
-    else:
-        return True
-    return False
-
-
-def _begin(attempts: list[Attempt], claim_id: str) -> list[Attempt]:
-    """Commit that a call may be made from now on; drops what has been taken from us in the meantime."""
-    now = timezone.now()
-    with transaction.atomic(using=write_alias()):
-        ours = lock_claimed([attempt.message for attempt in attempts], claim_id)
-        attempts = [attempt for attempt in attempts if attempt.message.pk in ours]
-        for sandbox in (True, False):
-            pks = [attempt.message.pk for attempt in attempts if attempt.outgoing.sandbox is sandbox]
-            OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks).update(
-                attempts=F("attempts") + 1,
-                sandbox=sandbox,
-                code_result="",
-                uncertain_since=Coalesce("uncertain_since", Value(now)),
-                lease_until=now + LEASE,
-            )
-    for attempt in attempts:
-        attempt.message.code_result = ""
-        attempt.message.lease_until = now + LEASE
-        attempt.message.attempts += 1
-        attempt.message.sandbox = attempt.outgoing.sandbox
-        attempt.message.uncertain_since = now if attempt.first else attempt.message.uncertain_since
-    return attempts
-
-
-def _call_and_record(attempts: list[Attempt], calls: Calls, claim_id: str) -> None:
-    pending: dict[Future[None], Attempt] = {}
-    pool = ThreadPoolExecutor(min(len(attempts), calls.concurrency), thread_name_prefix="esms_viber")
-    try:
-        for attempt in attempts:
-            pending[pool.submit(calls.make, attempt)] = attempt
-        renewed = time.monotonic()
-        while pending:
-            done, _ = wait(pending, timeout=_GATHERING)
-            _record([pending[future] for future in done], claim_id)
-            # Not before: should recording fail, it is tried once more below.
-            for future in done:
-                del pending[future]
-            if time.monotonic() - renewed > _RENEWAL:
-                renew([attempt.message for attempt in pending.values()], claim_id)
-                renewed = time.monotonic()
-    except BaseException:
-        calls.stop()
-        raise
-    finally:
-        # Whatever goes wrong here, what is on the wire is finished and written down.
-        pool.shutdown(wait=True)
-        _record(list(pending.values()), claim_id)
-
-
-def _record(attempts: list[Attempt], claim_id: str) -> None:
-    if not attempts:
-        return
-    # On copies: what a rollback takes back must not stay on the messages, which are recorded once more then.
-    copies = [replace(attempt, message=copy.copy(attempt.message)) for attempt in attempts]
-    with transaction.atomic(using=write_alias()):
-        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.pk for a in attempts])
-        # What was deleted meanwhile has no history to write to.
-        there = set(lock(rows.order_by("pk")).values_list("pk", flat=True))
-        for attempt in copies:
-            if attempt.message.pk not in there:
-                logger.warning("message %s was deleted while it was being sent", attempt.message.pk)
-            elif attempt.result is None:
-                _give_back(attempt, claim_id)
-            else:
-                record_result(attempt.message, attempt.result, claim_id=claim_id, first=attempt.first)
-    for attempt, recorded in zip(attempts, copies, strict=True):
-        attempt.message.__dict__.update(recorded.message.__dict__)
-
-
-def _give_back(attempt: Attempt, claim_id: str) -> None:
-    """No call was made for it."""
-    message, now = attempt.message, timezone.now()
-    expired = message.expires_at is not None and message.expires_at <= now
-    if attempt.first and expired:
-        lifecycle.expire(message, EXPIRED, claim=claim_id)
-        return
-    lifecycle.put_back(
-        message,
-        claim=claim_id,
-        when=None if expired else now,
-        attempts=message.attempts - 1,
-        code_result=attempt.code,
-        uncertain_since=None if attempt.first else message.uncertain_since,
-    )

@@ -11,22 +11,33 @@ from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from .conf import get_settings
-from .delivery import deliver_inline
+from .delivery import Drain
 
 logger = logging.getLogger("esms_viber")
 
 INLINE_SECONDS = 20.0
+TASK_SIZE = 500
+"""The most messages of one task: so many workers share a large batch, none for longer than its time limit."""
 
 
 def inline(pks: list[int]) -> None:
     """Send now, in this process: at most `INLINE_LIMIT` messages, and no new call after 20 seconds."""
-    summary = deliver_inline(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS)
+    summary = Drain(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS).run()
     if summary.left:
         logger.warning(
             "%d of %d messages were not sent now and stay queued; `manage.py send_viber_messages` sends them.",
             summary.left,
             len(pks),
         )
+
+
+def django_tasks(pks: list[int]) -> None:
+    """Have a worker of Django Tasks send: Django's own, or on Django 5.2 those of the package `django-tasks`."""
+    # Not before: without either of them the other dispatchers work all the same.
+    from .tasks import deliver
+
+    for start in range(0, len(pks), TASK_SIZE):
+        deliver.enqueue(pks[start : start + TASK_SIZE])
 
 
 def queue_only(pks: list[int]) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, models, transaction
 from django.utils.translation import gettext as _
 
 from . import lifecycle
 from .models import OutboundViberMessage, ViberMessageEvent
+from .rows import insert_each
 from .transactions import begin_with_write, write_alias
 
 logger = logging.getLogger("esms_viber")
@@ -137,12 +138,7 @@ def _stored(message: OutboundViberMessage, known: dict[str, OutboundViberMessage
 
 
 def _bulk_insert(messages: list[OutboundViberMessage], *, user: Any, alias: str) -> None:
-    if not connections[alias].features.can_return_rows_from_bulk_insert:
-        for message in messages:
-            models.Model.save(message, force_insert=True, using=alias)
-    else:
-        OutboundViberMessage._base_manager.using(alias).bulk_create(messages, batch_size=500)
+    insert_each(messages, using=alias)
     for message in messages:
         message.remember()
-    events = [_request(message, user) for message in messages]
-    ViberMessageEvent.objects.using(alias).bulk_create(events, batch_size=500)
+    insert_each([_request(message, user) for message in messages], using=alias)

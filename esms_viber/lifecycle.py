@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from .conf import get_settings
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import may_repeat_at
 from .outgoing import new_request_id
+from .rows import insert_each, update_each
 from .signals import status_changed
 from .transactions import write_alias
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as StrOrPromise
+
+EXPIRED = _("It expired before it could be sent.")
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.QUEUED, Status.CANCELLED}),
@@ -74,19 +79,35 @@ def _refuse_unless_allowed(old: Status, new: Status) -> None:
         raise ValueError(f"a message does not go from {old} to {new}")
 
 
-def move_all(messages: Iterable[OutboundViberMessage], to: Status, **columns: Any) -> None:
-    """As `move()`, the same for several rows that the caller holds locked, in one UPDATE."""
-    messages = list(messages)
-    old = {message.pk: Status(message.status) for message in messages}
-    for status in set(old.values()):
-        _refuse_unless_allowed(status, to)
-    for status in set(old.values()):
-        pks = [pk for pk, was in old.items() if was == status]
-        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, status=status)
-        rows.update(status=to, **columns)
-    for message in messages:
-        _set(message, status=to, **columns)
-        _announce(message, old[message.pk], to, None)
+@dataclass(slots=True)
+class Move:
+    """One of several moves that are written together."""
+
+    message: OutboundViberMessage
+    to: Status
+    columns: dict[str, Any] = field(default_factory=dict)
+    event: ViberMessageEvent | None = None
+
+
+def move_all(moves: Iterable[Move]) -> None:
+    """As `move()`, for rows that the caller holds locked and has found as the messages say: a statement for many rows.
+
+    Raises `DatabaseError` where one is not like that after all.
+    """
+    moves = list(moves)
+    old = [Status(move.message.status) for move in moves]
+    changes = []
+    for was, move_ in zip(old, moves, strict=True):
+        _refuse_unless_allowed(was, move_.to)
+        found: dict[str, Any] = {"pk": move_.message.pk, "status": was}
+        if was == Status.SENDING:
+            found["claim_id"] = move_.message.claim_id
+            move_.columns |= {"claim_id": "", "lease_until": None}
+        changes.append((found, {"status": move_.to, **move_.columns}))
+    update_each(OutboundViberMessage, changes, using=write_alias())
+    for was, move_ in zip(old, moves, strict=True):
+        _set(move_.message, status=move_.to, **move_.columns)
+        _announce(move_.message, was, move_.to, move_.event)
 
 
 def _set(message: OutboundViberMessage, **columns: Any) -> None:
@@ -106,12 +127,22 @@ def _announce(message: OutboundViberMessage, old: Status, new: Status, event: Vi
         )
 
 
-def note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
-    """Add a line to the history; a note, unless another kind is given."""
+def make_note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
+    """A line for the history, to be stored; a note, unless another kind is given."""
     fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
-    return ViberMessageEvent.objects.using(write_alias()).create(
-        message=message, request_id=message.request_id, text=str(text)[:500], **fields
-    )
+    return ViberMessageEvent(message=message, request_id=message.request_id, text=str(text)[:500], **fields)
+
+
+def note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
+    """Add a line to the history."""
+    event = make_note(message, text, **fields)
+    event.save(using=write_alias())
+    return event
+
+
+def note_all(messages: Iterable[OutboundViberMessage], text: StrOrPromise, **fields: Any) -> None:
+    """Add the same line to the histories of several."""
+    insert_each([make_note(message, text, **fields) for message in messages], using=write_alias())
 
 
 # -- coming in, going out of the queue ---------------------------------------------------------------------------------
@@ -135,65 +166,65 @@ def queue_columns(message: OutboundViberMessage) -> dict[str, Any]:
     }
 
 
-def queue(message: OutboundViberMessage, *, event: ViberMessageEvent | None = None) -> bool:
+def queue(message: OutboundViberMessage) -> bool:
     """Queue a draft, or again what failed or was cancelled; forget what the attempts before came to."""
+    return move(message, Status.QUEUED, **_anew(message))
+
+
+def queue_all(messages: Iterable[OutboundViberMessage]) -> None:
+    """As `queue()`, for rows that the caller holds locked."""
+    move_all(Move(message, Status.QUEUED, _anew(message)) for message in messages)
+
+
+def _anew(message: OutboundViberMessage) -> dict[str, Any]:
+    columns = queue_columns(message)
     if message.status != Status.DRAFT:
-        _set(message, send_at=None, expires_at=None)
-    return move(
-        message,
-        Status.QUEUED,
-        event=event,
-        **queue_columns(message),
-        send_at=message.send_at,
-        expires_at=message.expires_at,
-        attempts=0,
-        code_result="",
-        error_message="",
-        sms_id="",
-        send_status=None,
-        completed_at=None,
-        uncertain_since=None,
-    )
+        columns |= {"send_at": None, "expires_at": None, "next_attempt_at": columns["queued_at"]}
+    return {
+        **columns,
+        "attempts": 0,
+        "code_result": "",
+        "error_message": "",
+        "sms_id": "",
+        "send_status": None,
+        "completed_at": None,
+        "uncertain_since": None,
+    }
 
 
-def cancel(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str | None = None) -> bool:
-    """Take a message out that surely was not sent."""
-    return _end(message, Status.CANCELLED, reason, claim)
+def cancel(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str) -> bool:
+    """Take a claimed message out that surely was not sent."""
+    return move(message, Status.CANCELLED, claim=claim, **end_columns(reason))
 
 
-def expire(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str | None = None) -> bool:
-    """Give a message up that surely was not sent in time, and note it."""
-    expired = _end(message, Status.FAILED, reason, claim)
-    if expired:
-        note(message, reason)
-    return expired
+def cancel_all(messages: Iterable[OutboundViberMessage]) -> None:
+    """Take messages out that surely were not sent. Rows are locked."""
+    move_all(Move(message, Status.CANCELLED, end_columns("")) for message in messages)
 
 
-def _end(message: OutboundViberMessage, to: Status, reason: StrOrPromise, claim: str | None) -> bool:
-    return move(
-        message,
-        to,
-        claim=claim,
-        error_message=str(reason)[:500],
-        code_result="",
-        completed_at=timezone.now(),
-        next_attempt_at=None,
-        uncertain_since=None,
-    )
+def end_columns(reason: StrOrPromise) -> dict[str, Any]:
+    """What ending a message writes that surely was not sent."""
+    return {
+        "error_message": str(reason)[:500],
+        "code_result": "",
+        "completed_at": timezone.now(),
+        "next_attempt_at": None,
+        "uncertain_since": None,
+    }
 
 
-def stop_repeating(message: OutboundViberMessage) -> bool:
-    """An `unknown` message stays so until a report comes; nothing repeats it any more."""
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=Status.UNKNOWN)
-    _set(message, next_attempt_at=None)
-    return bool(rows.update(next_attempt_at=None))
+def stop_repeating(messages: Sequence[OutboundViberMessage]) -> None:
+    """`unknown` messages stay so until a report comes; nothing repeats them any more."""
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[message.pk for message in messages])
+    rows.filter(status=Status.UNKNOWN).update(next_attempt_at=None)
+    for message in messages:
+        message.next_attempt_at = None
 
 
-def put_back(message: OutboundViberMessage, *, claim: str, when: dt.datetime | None, **columns: Any) -> bool:
-    """Give up a claim under which no call was made; a message that was uncertain before stays so."""
-    uncertain_since = columns.get("uncertain_since", message.uncertain_since)
+def put_back(message: OutboundViberMessage, *, when: dt.datetime | None, **columns: Any) -> Move:
+    """The move that gives up a claim; a message that was uncertain before stays so."""
+    uncertain_since = columns.setdefault("uncertain_since", message.uncertain_since)
     if uncertain_since and when and not may_repeat_at(uncertain_since, when):
         when = None
     to = Status.UNKNOWN if uncertain_since else Status.QUEUED
-    columns["uncertain_since"] = uncertain_since
-    return move(message, to, claim=claim, next_attempt_at=when, **columns)
+    return Move(message, to, {"next_attempt_at": when, **columns})

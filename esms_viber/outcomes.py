@@ -8,7 +8,7 @@ import zoneinfo
 from dataclasses import dataclass
 
 from .codes import Verdict, describe
-from .gateways.base import Reach, SendResult
+from .gateways.base import Reach, SendResult, StatusResult
 from .models import Status
 
 VIETNAM = zoneinfo.ZoneInfo("Asia/Ho_Chi_Minh")
@@ -62,7 +62,7 @@ def _not_now(first: bool, *, stops: bool) -> Decision:
     return Decision(status, repeat=True, counts=False, stops=stops)
 
 
-def is_non_answer(result: SendResult) -> bool:
+def is_non_answer(result: SendResult | StatusResult) -> bool:
     """Nothing came back: many of these in a row are an outage."""
     return result.reach in {Reach.NOT_CONNECTED, Reach.NO_ANSWER}
 
@@ -71,6 +71,21 @@ def wait_before(attempts: int) -> dt.timedelta:
     """15 s, doubled for each call made, up to 15 minutes; spread, so that waiting messages do not come all at once."""
     seconds = min(15 * 2 ** min(attempts - 1, 10), 900) if attempts else 15
     return dt.timedelta(seconds=seconds * random.uniform(0.75, 1))  # noqa: S311 - jitter, not a secret
+
+
+FIRST_QUERY = dt.timedelta(minutes=5)
+"""After which eSMS is asked about a message of which it has not reported by itself; later at twice that age, and so on.
+
+eSMS documents that it cannot tell of a message at once, and not how long that lasts."""
+
+LAST_QUERY = dt.timedelta(days=6, hours=18)
+"""eSMS documents that it tells of the last seven days only."""
+
+
+def next_query_at(sent_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
+    """When to ask what became of a message, if it has been asked by now; None: not again."""
+    age = max(now - sent_at, FIRST_QUERY / 2)
+    return sent_at + min(2 * age, LAST_QUERY) if age < LAST_QUERY else None
 
 
 def may_repeat_at(uncertain_since: dt.datetime, when: dt.datetime) -> bool:

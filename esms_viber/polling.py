@@ -1,23 +1,26 @@
-"""Asking eSMS what became of messages."""
+"""Asking eSMS what became of messages: those that somebody names, and those whose time has come."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.utils import timezone
 
 from . import lifecycle
-from .calls import slots
+from .calls import Calls, Query
 from .conf import get_settings
 from .gateways import get_gateway
 from .gateways.base import Reach, StatusResult
 from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .outcomes import next_query_at
 from .recording import apply_report
 from .reports import MalformedReport, parse_report
-from .transactions import lock, refuse_open_transaction, write_alias
+from .rows import insert_each, update_each
+from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -25,6 +28,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esms_viber")
 
 ASKABLE = (Status.SENDING, Status.UNKNOWN, Status.SENT)
+
+_GATHERING = 0.05
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshSummary:
+    """What came of asking about messages that have no final report."""
+
+    delivered: int = 0
+    undelivered: int = 0
+    undecided: int = 0
+    """Asked about, and still without a final report; they are asked about again, unless seven days have passed."""
+    left: int = 0
+    """To be asked about, and not asked this time."""
+    account_code: str = ""
+    """The code with which eSMS refused the account itself; empty: it did not."""
+    outage: bool = False
+    """Did so many calls in a row have no answer that no more were made?"""
 
 
 def can_ask(message: OutboundViberMessage) -> bool:
@@ -37,41 +59,131 @@ def refresh_viber_messages(
 ) -> list[OutboundViberMessage]:
     """Ask eSMS about the messages that have no final report yet; the rows asked about, as they are then.
 
-    Skipped: sandbox messages, and those that have no SMSID. eSMS answers for seven days after a send. Raises
-    `TransactionManagementError` inside an open transaction.
+    Skipped: sandbox messages, and those that have no SMSID. eSMS answers for seven days after a send. Where it
+    refuses the account or does not answer, the rest is not asked about. Raises `TransactionManagementError` inside an
+    open transaction.
     """
     refuse_open_transaction("Call it after the commit.")
-    asked = [message for message in messages if can_ask(message)]
-    with ThreadPoolExecutor(get_settings().CONCURRENCY, thread_name_prefix="esms_viber") as pool:
-        results = pool.map(_ask, [message.sms_id for message in asked])
-        recorded = [_record(message.pk, result, user) for message, result in zip(asked, results, strict=True)]
-    return [message for message in recorded if message is not None]
+    queries = [Query(message) for message in messages if can_ask(message)]
+    _ask_all(queries, Calls(get_gateway(), get_settings()), user=user)
+    return [query.message for query in queries if query.result is not None]
 
 
-def _ask(sms_id: str) -> StatusResult:
-    with slots():
-        return get_gateway().fetch_status(sms_id)
+def refresh_due_messages(
+    limit: int | None = None,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int], object] = lambda count: None,
+) -> RefreshSummary:
+    """Ask eSMS about messages that have been `sent` for a while without a final report, at most `limit` of them.
+
+    Each is asked about five minutes after it was sent, then at twice that age, and so on, for seven days. Any number
+    of processes may do so at once. Raises `TransactionManagementError` inside an open transaction.
+    """
+    refuse_open_transaction("Call it after the commit.")
+    calls = Calls(get_gateway(), get_settings())
+    found = {Status.DELIVERED: 0, Status.UNDELIVERED: 0}
+    asked, due = 0, OutboundViberMessage.objects.using(write_alias()).due_for_query
+    while not calls.stopped and not should_stop() and (limit is None or asked < limit):
+        queries = _claim(_AT_ONCE if limit is None else min(_AT_ONCE, limit - asked))
+        if not queries:
+            break
+        _ask_all(queries, calls, should_stop=should_stop)
+        answered = [query for query in queries if query.result is not None]
+        _put_back(query for query in queries if query.result is None)
+        asked += len(answered)
+        for query in answered:
+            if query.message.status in found:
+                found[Status(query.message.status)] += 1
+        on_progress(len(answered))
+    delivered, undelivered = found.values()
+    return RefreshSummary(
+        delivered, undelivered, asked - delivered - undelivered, due().count(), calls.account_code, calls.outage
+    )
 
 
-def _record(pk: int, result: StatusResult, user: Any) -> OutboundViberMessage | None:
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        message = lock(OutboundViberMessage.objects.using(alias).filter(pk=pk)).first()
-        if message is None:
-            logger.warning("message %s was deleted while eSMS was asked about it", pk)
-            return None
-        event = lifecycle.note(
-            message,
-            result.text,
-            kind=ViberMessageEvent.Kind.POLL,
-            code=result.code,
-            duration_ms=result.duration_ms,
-            data=dict(result.values),
-            user=user,
-        )
+def _claim(limit: int) -> list[Query]:
+    """Messages whose time to be asked about has come; nobody else asks about them before the next time."""
+    if not OutboundViberMessage.objects.using(write_alias()).due_for_query().exists():
+        return []
+    return in_transaction(lambda: _plan_next(limit))
+
+
+def _plan_next(limit: int) -> list[Query]:
+    now = timezone.now()
+    due = OutboundViberMessage.objects.using(write_alias()).due_for_query(now)
+    messages = list(lock(due, skip_locked=True)[:limit])
+    changes = []
+    for message in messages:
+        message.next_query_at = next_query_at(message.sent_at or now, now)
+        changes.append(({"pk": message.pk, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
+    update_each(OutboundViberMessage, changes, using=write_alias())
+    return [Query(message) for message in messages]
+
+
+def _put_back(queries: Iterable[Query]) -> None:
+    """Those that were not asked about after all: their time has come all the same."""
+    pks = [query.message.pk for query in queries]
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, status=Status.SENT)
+    rows.update(next_query_at=timezone.now())
+
+
+def _ask_all(
+    queries: Iterable[Query], calls: Calls, *, user: Any = None, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Call from many threads, record from this one; the messages are then as they are stored."""
+    threads = ThreadPoolExecutor(calls.concurrency, thread_name_prefix="esms_viber")
+    try:
+        pending = {threads.submit(calls.ask, query): query for query in queries}
+        while pending:
+            if should_stop():
+                calls.stop()
+            done, _pending = wait(pending, timeout=_GATHERING)
+            _record([query for future in done if (query := pending.pop(future)).result is not None], user)
+    except BaseException:
+        calls.stop()
+        raise
+    finally:
+        threads.shutdown(wait=True)
+
+
+def _record(queries: Sequence[Query], user: Any) -> None:
+    if not queries:
+        return
+    rows = in_transaction(lambda: _write(queries, user))
+    for query in queries:
+        if query.message.pk in rows:
+            query.message = rows[query.message.pk]
+        else:
+            logger.warning("message %s was deleted while eSMS was asked about it", query.message.pk)
+            query.result = None
+
+
+def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[query.message.pk for query in queries])
+    found = {row.pk: row for row in lock(rows.order_by("pk"))}
+    polls = [
+        (found[query.message.pk], query.result, _event(found[query.message.pk], query.result, user))
+        for query in queries
+        if query.message.pk in found and query.result is not None
+    ]
+    insert_each([event for _message, _result, event in polls], using=write_alias())
+    for message, result, event in polls:
         if result.reach is Reach.ANSWERED and result.code == "100":
             _apply(message, result, event)
-    return message
+    return found
+
+
+def _event(message: OutboundViberMessage, result: StatusResult, user: Any) -> ViberMessageEvent:
+    return lifecycle.make_note(
+        message,
+        result.text,
+        kind=ViberMessageEvent.Kind.POLL,
+        code=result.code,
+        duration_ms=result.duration_ms,
+        data=dict(result.values),
+        user=user,
+    )
 
 
 def _apply(message: OutboundViberMessage, result: StatusResult, event: ViberMessageEvent) -> None:

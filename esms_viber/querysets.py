@@ -67,6 +67,35 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         """Waiting because the last call did not get through to eSMS."""
         return self.filter(status=Status.QUEUED, attempts__gt=0, code_result="")
 
+    def due_for_query(self, now: dt.datetime | None = None) -> Self:
+        """Sent, without a final report, and to be asked about by now; soonest first."""
+        return self.filter(status=Status.SENT, next_query_at__lte=now or timezone.now()).order_by("next_query_at", "pk")
+
+    def undecided(self, now: dt.datetime | None = None) -> Self:
+        """Perhaps sent, perhaps not, and nothing will tell: only a person can decide whether to send it again.
+
+        Those that somebody has sent again are decided, and after seven days eSMS tells nobody any more.
+        """
+        lately = (now or timezone.now()) - dt.timedelta(days=7)
+        return self.filter(
+            status=Status.UNKNOWN, next_attempt_at=None, uncertain_since__gte=lately, resends__isnull=True
+        )
+
+    def unconfirmed(self, now: dt.datetime | None = None) -> Self:
+        """Taken by eSMS a day ago or more, without a report since, and with no SMSID by which to ask for one.
+
+        So it is where eSMS refused a repeat as "already used": that answer has no SMSID, and no call of eSMS finds a
+        message by its RequestId.
+        """
+        now = now or timezone.now()
+        return self.filter(
+            status=Status.SENT,
+            sms_id="",
+            sandbox=False,
+            sent_at__gte=now - dt.timedelta(days=7),
+            sent_at__lt=now - dt.timedelta(days=1),
+        )
+
     def for_object(self, related_object: models.Model) -> Self:
         return self.filter(
             content_type=ContentType.objects.get_for_model(related_object), object_id=str(related_object.pk)

@@ -1,50 +1,100 @@
-"""Writing down what a call came to and what a report says."""
+"""Writing down what calls came to and what a report says."""
 
 from __future__ import annotations
 
+import copy
+import datetime as dt
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from django.db.models import Case, Value, When
+from django.db.models import Case, Count, Value, When
 from django.utils import timezone
 
 from . import lifecycle
-from .codes import describe
+from .calls import Attempt
+from .codes import Verdict, describe
 from .conf import get_settings
 from .gateways.base import Reach, SendResult
+from .lifecycle import EXPIRED, Move
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .outcomes import Decision, decide, may_repeat_at, wait_before
+from .outcomes import Decision, decide, may_repeat_at, next_query_at, wait_before
 from .phones import mask_phone
 from .reports import DeliveryReport, ReportVerdict
-from .transactions import write_alias
+from .rows import insert_each
+from .transactions import in_transaction, lock, write_alias
 
 logger = logging.getLogger("esms_viber")
 
+ABANDONED = "abandoned"
+"""Beside the values of `Reach`, in the history: the sender was gone before it could tell how far its call got."""
 
-def record_result(message: OutboundViberMessage, result: SendResult, *, claim_id: str, first: bool) -> None:
-    """Write the attempt and its consequence.
+
+def record_attempts(attempts: Sequence[Attempt]) -> None:
+    """Write down what these calls came to, and give back what was not called for: one transaction, a few statements.
 
     A report that came before the answer has moved the status already: then only what the answer adds is written.
     """
-    decision = decide(result, first=first)
-    event = ViberMessageEvent(
-        message=message,
+    if not attempts:
+        return
+    # On copies: what a rollback takes back must not stay on the messages, which are recorded once more then.
+    recorded = in_transaction(lambda: _record([replace(a, message=copy.copy(a.message)) for a in attempts]))
+    for attempt, copied in zip(attempts, recorded, strict=True):
+        attempt.message.__dict__.update(copied.message.__dict__)
+        if attempt.result is not None:
+            _log(attempt.message, attempt.result)
+
+
+def _record(attempts: list[Attempt]) -> list[Attempt]:
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.pk for a in attempts])
+    there = {pk: claim for pk, *claim in lock(rows.order_by("pk")).values_list("pk", "status", "claim_id")}
+    ours, lost = [], []
+    for attempt in attempts:
+        pk, claim_id = attempt.message.pk, attempt.message.claim_id
+        if pk not in there:
+            # What was deleted has no history to write to.
+            logger.warning("message %s was deleted while it was being sent", pk)
+        elif there[pk] == [Status.SENDING, claim_id]:
+            ours.append(attempt)
+        elif attempt.result is not None:
+            lost.append((attempt.message, attempt.result, attempt.first))
+    events = [*_record_ours(ours), *(_record_late(*late) for late in lost)]
+    insert_each(events, using=write_alias())
+    return attempts
+
+
+def _record_ours(attempts: list[Attempt]) -> list[ViberMessageEvent]:
+    """Write the consequences for messages that are still claimed by us; the events are left to be stored."""
+    made = [(attempt.message, attempt.result, decide(attempt.result, first=attempt.first)) for attempt in attempts if attempt.result]
+    unanswered = count_unanswered([message for message, _result, decision in made if decision.repeat and decision.counts])
+    moves = [
+        Move(message, decision.status, _columns(message, result, decision, unanswered), _event(message, result))
+        for message, result, decision in made
+    ]
+    moves += [_give_back(attempt) for attempt in attempts if not attempt.result]
+    lifecycle.move_all(moves)
+    for move in moves:
+        if move.event is not None:
+            move.event.applied = True
+    return [move.event for move in moves if move.event is not None]
+
+
+def _event(message: OutboundViberMessage, result: SendResult) -> ViberMessageEvent:
+    return lifecycle.make_note(
+        message,
+        result.text,
         kind=ViberMessageEvent.Kind.ATTEMPT,
-        request_id=message.request_id,
         code=result.code,
-        text=result.text[:500],
         duration_ms=result.duration_ms,
         data={"reach": result.reach.value, "http_status": result.http_status, "sms_id": result.sms_id},
     )
-    columns = _columns(message, result, decision)
-    event.applied = lifecycle.move(message, decision.status, event=event, claim=claim_id, **columns)
-    if not event.applied:
-        event.applied = _add_late_answer(message, result, decision, event)
-    event.save(using=write_alias())
-    _log(message, result, decision)
 
 
-def _columns(message: OutboundViberMessage, result: SendResult, decision: Decision) -> dict[str, Any]:
+def _columns(
+    message: OutboundViberMessage, result: SendResult, decision: Decision, unanswered: Counter[int]
+) -> dict[str, Any]:
     now = timezone.now()
     columns: dict[str, Any] = {
         "code_result": result.code,
@@ -55,13 +105,13 @@ def _columns(message: OutboundViberMessage, result: SendResult, decision: Decisi
         columns["sms_id"] = result.sms_id
     match decision.status:
         case Status.SENT:
-            columns["sent_at"] = now
+            columns |= {"sent_at": now, "next_query_at": _next_query(message, result.sms_id, now)}
         case Status.FAILED:
             columns |= {"completed_at": now, "uncertain_since": None}
         case Status.QUEUED:
             columns |= {"uncertain_since": None, "next_attempt_at": now + wait_before(message.attempts)}
         case Status.UNKNOWN:
-            columns["next_attempt_at"] = _next_repeat(message, decision)
+            columns["next_attempt_at"] = _next_repeat(message, decision, unanswered)
     return columns
 
 
@@ -69,27 +119,50 @@ def _reason(result: SendResult) -> str:
     return (result.text or str(describe(result.code).meaning))[:500]
 
 
-def _next_repeat(message: OutboundViberMessage, decision: Decision) -> Any:
+def _next_query(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime) -> dt.datetime | None:
+    """eSMS finds a message by its SMSID alone, and stores none that was sent to the sandbox."""
+    return next_query_at(sent_at, timezone.now()) if sms_id and not message.sandbox else None
+
+
+def _next_repeat(message: OutboundViberMessage, decision: Decision, unanswered: Counter[int]) -> dt.datetime | None:
     if message.uncertain_since is None or not decision.repeat:
         return None
-    if decision.counts and _unanswered(message) + 1 >= get_settings().MAX_ATTEMPTS:
+    if decision.counts and unanswered[message.pk] + 1 >= get_settings().MAX_ATTEMPTS:
         return None
     when = timezone.now() + wait_before(message.attempts)
     return when if may_repeat_at(message.uncertain_since, when) else None
 
 
-def _unanswered(message: OutboundViberMessage) -> int:
-    """Calls before this one that left and had no answer. One that never left uses up no repeat."""
-    events = ViberMessageEvent.objects.using(write_alias()).filter(
-        message=message, kind=ViberMessageEvent.Kind.ATTEMPT, request_id=message.request_id
+def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
+    """By primary key: calls under the current RequestId that left, so far as is known, and had no answer."""
+    if not messages:
+        return Counter()
+    events = ViberMessageEvent.objects.using(write_alias()).filter(message__in=[message.pk for message in messages])
+    events = events.filter(data__reach__in=[Reach.NO_ANSWER.value, ABANDONED])
+    counts = events.order_by().values_list("message", "request_id").annotate(Count("pk"))
+    current = {message.pk: message.request_id for message in messages}
+    return Counter({pk: count for pk, request_id, count in counts if current[pk] == request_id})
+
+
+def _give_back(attempt: Attempt) -> Move:
+    """No call was made for it."""
+    message, now = attempt.message, timezone.now()
+    expired = message.expires_at is not None and message.expires_at <= now
+    if attempt.first and expired:
+        return Move(message, Status.FAILED, lifecycle.end_columns(EXPIRED), lifecycle.make_note(message, EXPIRED))
+    return lifecycle.put_back(
+        message,
+        when=None if expired else now,
+        attempts=message.attempts - 1,
+        code_result=attempt.code,
+        uncertain_since=None if attempt.first else message.uncertain_since,
     )
-    return events.filter(data__reach=Reach.NO_ANSWER.value).count()
 
 
-def _add_late_answer(
-    message: OutboundViberMessage, result: SendResult, decision: Decision, event: ViberMessageEvent
-) -> bool:
-    """The row is no longer ours: a report, or a sender that took it over, came first. True where it moved yet."""
+def _record_late(message: OutboundViberMessage, result: SendResult, first: bool) -> ViberMessageEvent:
+    """The row is no longer ours: a report, or a sender that took it over, came first."""
+    event = _event(message, result)
+    decision = decide(result, first=first)
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, request_id=message.request_id)
     rows.update(
         sms_id=Case(When(sms_id="", then=Value(result.sms_id)), default="sms_id"),
@@ -97,16 +170,20 @@ def _add_late_answer(
     )
     message.refresh_from_db(using=write_alias())
     is_open = message.status in {Status.SENDING, Status.UNKNOWN} and message.request_id == event.request_id
-    if not is_open or decision.status != Status.SENT:
-        return False
-    columns: dict[str, Any] = {"sent_at": timezone.now(), "next_attempt_at": None, "error_message": ""}
-    return lifecycle.move(message, Status.SENT, event=event, **columns)
+    if is_open and decision.status == Status.SENT:
+        now = timezone.now()
+        columns = {"sent_at": now, "next_attempt_at": None, "error_message": ""}
+        query = _next_query(message, message.sms_id, now)
+        event.applied = lifecycle.move(message, Status.SENT, event=event, next_query_at=query, **columns)
+    return event
 
 
-def _log(message: OutboundViberMessage, result: SendResult, decision: Decision) -> None:
-    level = logging.INFO if decision.status == Status.SENT else logging.WARNING
+def _log(message: OutboundViberMessage, result: SendResult) -> None:
+    verdict = describe(result.code).verdict
+    went_well = verdict is Verdict.ACCEPTED or message.status == Status.SENT
+    level = logging.INFO if went_well else logging.WARNING
     logger.log(
-        logging.ERROR if decision.stops else level,
+        logging.ERROR if verdict is Verdict.ACCOUNT else level,
         "message %s to %s: %s (code %s, %d ms) %s",
         message.pk,
         mask_phone(message.phone),
@@ -130,9 +207,14 @@ def apply_report(message: OutboundViberMessage, report: DeliveryReport, event: V
         columns["completed_at"] = timezone.now()
     if message.sent_at is None:
         columns["sent_at"] = timezone.now()
+    if to == Status.SENT and message.next_query_at is None:
+        sms_id, sent_at = message.sms_id or report.sms_id, message.sent_at or timezone.now()
+        columns["next_query_at"] = _next_query(message, sms_id, sent_at)
     if to == message.status:
         OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to).update(**columns)
         return False
+    if to != Status.SENT:
+        columns["next_query_at"] = None
     if not lifecycle.move(message, to, event=event, next_attempt_at=None, **columns):
         return False
     event.applied = True

@@ -176,24 +176,27 @@ def resend_viber_messages(
     """
     alias = write_alias()
     with transaction.atomic(using=alias):
-        pks = [message.pk for message in messages]
-        rows = list(lock(OutboundViberMessage.objects.using(alias).filter(pk__in=pks).order_by("pk")))
-        plan = plan_resend(rows)
+        plan = plan_resend(_locked(messages))
         for message, reason in plan.skipped:
             logger.info("message %s is not sent again: %s", message.pk, reason)
-        queued = [message for message in plan.first if lifecycle.queue(message)]
+        lifecycle.queue_all(plan.first)
+        lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+        lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
         copies = [_copy_for_resend(message) for message in plan.again]
         intake.insert_all(copies, user=user)
-        for message in queued:
-            lifecycle.note(message, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
-        dispatch_on_commit([message.pk for message in queued + copies], alias)
-    return queued + copies
+        dispatch_on_commit([message.pk for message in plan.first + copies], alias)
+    return plan.first + copies
+
+
+def _locked(messages: Iterable[OutboundViberMessage]) -> list[OutboundViberMessage]:
+    """The rows as they are now; as many at a time as a statement may name, in the order in which everybody locks."""
+    pks = sorted(message.pk for message in messages)
+    rows = OutboundViberMessage.objects.using(write_alias()).order_by("pk")
+    return [row for start in range(0, len(pks), 500) for row in lock(rows.filter(pk__in=pks[start : start + 500]))]
 
 
 def _copy_for_resend(message: OutboundViberMessage) -> OutboundViberMessage:
     """A new message for the same phone; not its dedupe key, nor its times."""
-    if message.status == Status.UNKNOWN:
-        lifecycle.stop_repeating(message)
     copy = OutboundViberMessage(
         **{
             name: getattr(message, name)
@@ -213,19 +216,12 @@ def cancel_viber_messages(
 
     An `unknown` message stays `unknown`: it may have been sent. Others are skipped.
     """
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        pks = [message.pk for message in messages]
-        rows = list(lock(OutboundViberMessage.objects.using(alias).filter(pk__in=pks).order_by("pk")))
-        return [message for message in rows if _cancel(message, user)]
-
-
-def _cancel(message: OutboundViberMessage, user: Any) -> bool:
-    if message.status == Status.UNKNOWN and message.next_attempt_at is not None:
-        lifecycle.stop_repeating(message)
-        lifecycle.note(message, _("Repeating stopped."), user=user)
-        return True
-    if message.status in {Status.DRAFT, Status.QUEUED} and lifecycle.cancel(message, ""):
-        lifecycle.note(message, _("Cancelled."), user=user)
-        return True
-    return False
+    with transaction.atomic(using=write_alias()):
+        rows = _locked(messages)
+        waiting = [row for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
+        repeating = [row for row in rows if row.status == Status.UNKNOWN and row.next_attempt_at is not None]
+        lifecycle.cancel_all(waiting)
+        lifecycle.note_all(waiting, _("Cancelled."), user=user)
+        lifecycle.stop_repeating(repeating)
+        lifecycle.note_all(repeating, _("Repeating stopped."), user=user)
+    return sorted(waiting + repeating, key=lambda row: row.pk)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.conf import settings
-from django.db import connections, router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.db.models import F, QuerySet
 from django.db.transaction import TransactionManagementError
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from .models import OutboundViberMessage
 
 View = TypeVar("View", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+TRIES = 4
+"""For a lock that could not be had in time, a deadlock, or a connection that the server has closed."""
 
 
 def _model() -> type[OutboundViberMessage]:
@@ -52,6 +58,28 @@ def refuse_open_transaction(hint: str) -> None:
     """Raise `TransactionManagementError` where a network call would be made with a transaction open."""
     with durable(hint):
         pass
+
+
+def in_transaction(work: Callable[[], Result]) -> Result:
+    """Do the work in a transaction of its own, and again from the start where the database could not finish it.
+
+    What the work changes in memory must be made anew each time. Inside an open transaction it is done once: that one
+    is broken.
+    """
+    alias = write_alias()
+    connection = connections[alias]
+    for tries_left in reversed(range(TRIES)):
+        inside = connection.in_atomic_block
+        try:
+            with transaction.atomic(using=alias):
+                return work()
+        except (OperationalError, InterfaceError):
+            if inside or not tries_left:
+                raise
+            # Of two that met in a deadlock, one has to let the other go first.
+            time.sleep(random.uniform(0, 0.2))  # noqa: S311 - not a secret
+            connection.close_if_unusable_or_obsolete()
+    raise AssertionError("unreachable")
 
 
 def begin_with_write(alias: str) -> None:

@@ -22,7 +22,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
-from esms_viber import claims, delivery
+from esms_viber import claims
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
@@ -650,7 +650,6 @@ def test_100_for_the_first_sender_counts_though_the_repeat_on_the_wire_ends_othe
 
 def test_lease_is_renewed_while_a_call_takes_long(settings, monkeypatch):
     monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
-    monkeypatch.setattr(delivery, "_RENEWAL", 0.1)
     others = []
 
     def slow(outgoing):

@@ -80,10 +80,10 @@ def test_every_pair_of_states(old: Status, new: Status) -> None:
 def test_every_pair_of_states_for_several_rows_at_once(old: Status, new: Status) -> None:
     messages = [row(old), row(old)]
     if is_allowed(old, new):
-        lifecycle.move_all(messages, new)
+        lifecycle.move_all(lifecycle.Move(message, new) for message in messages)
     else:
         with pytest.raises(ValueError, match=f"from {old.value} to {new.value}"):
-            lifecycle.move_all(messages, new)
+            lifecycle.move_all(lifecycle.Move(message, new) for message in messages)
     assert {columns_of(message)["status"] for message in messages} == {new if is_allowed(old, new) else old}
 
 
@@ -91,7 +91,7 @@ def test_every_pair_of_states_for_several_rows_at_once(old: Status, new: Status)
 def test_one_forbidden_move_among_several_writes_none() -> None:
     queued, sent = row(Status.QUEUED), row(Status.SENT)
     with pytest.raises(ValueError, match="from sent to sending"):
-        lifecycle.move_all([queued, sent], Status.SENDING)
+        lifecycle.move_all(lifecycle.Move(message, Status.SENDING) for message in (queued, sent))
     assert columns_of(queued)["status"] == Status.QUEUED
 
 
@@ -217,7 +217,8 @@ class StatusWrites:
     def _comes_from_lifecycle(self) -> bool:
         frame = sys._getframe()
         while frame is not None:
-            if frame.f_code.co_filename.startswith(str(PACKAGE)):
+            # `rows` writes whatever statement it is given.
+            if frame.f_code.co_filename.startswith(str(PACKAGE)) and Path(frame.f_code.co_filename).name != "rows.py":
                 return Path(frame.f_code.co_filename).name == "lifecycle.py"
             frame = frame.f_back
         return False

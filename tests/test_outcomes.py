@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from esms_viber import claims, delivery
+from esms_viber import claims
 from esms_viber.codes import CODES, Verdict
 from esms_viber.exceptions import GatewayRefused, GatewayUnreachable, OutcomeUnknown
 from esms_viber.gateways.memory import MemoryGateway
@@ -333,9 +333,7 @@ def test_a_probe_that_a_receiver_vetoes_is_no_probe(esms, settings):
 
 def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    for module in (claims, delivery):
-        monkeypatch.setattr(module, "LEASE", dt.timedelta(seconds=0.6))
-    monkeypatch.setattr(delivery, "_RENEWAL", 0.1)
+    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.6))
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(10)])
     asked = []
 
@@ -352,26 +350,45 @@ def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
 
 
 @pytest.mark.parametrize("code", ["100", "104", "103"])
-def test_an_answer_whose_recording_failed_is_recorded_at_the_second_try(esms, monkeypatch, code):
-    record, failed = delivery.record_result, []
+@pytest.mark.parametrize("failures", [1, 3])
+def test_an_answer_whose_recording_failed_is_recorded_at_another_try(esms, code, failures):
+    """The database fails at the very statement that stores the attempt."""
+    failed = []
 
-    def fail_once(*args, **kwargs):
-        record(*args, **kwargs)
-        if not failed:
-            failed.append(True)
-            raise OperationalError("the connection is gone")
+    def fail(execute, sql, params, many, context):
+        if "INSERT" in sql and "viberevent" in sql.replace("message", "") and esms.requests and len(failed) < failures:
+            failed.append(sql)
+            raise OperationalError("deadlock")
+        return execute(sql, params, many, context)
 
-    monkeypatch.setattr(delivery, "record_result", fail_once)
     esms.answer(refused(code))
-    with pytest.raises(OperationalError):
-        send_viber_message(PHONE, TEXT)
-    message = OutboundViberMessage.objects.get()
-    assert (message.status, message.code_result, message.attempts) == (
-        {"100": Status.SENT, "104": Status.FAILED, "103": Status.QUEUED}[code],
-        code,
-        1,
-    )
+    with connection.execute_wrapper(fail):
+        message = send_viber_message(PHONE, TEXT)
+    assert len(failed) == failures
+    for seen in (message, OutboundViberMessage.objects.get()):
+        assert (seen.status, seen.code_result, seen.attempts) == (
+            {"100": Status.SENT, "104": Status.FAILED, "103": Status.QUEUED}[code],
+            code,
+            1,
+        )
     assert message.events.filter(kind="attempt").count() == 1
+
+
+def test_an_answer_that_cannot_be_recorded_leaves_the_message_uncertain(esms, clock):
+    def fail(execute, sql, params, many, context):
+        if "INSERT" in sql and esms.requests:
+            raise OperationalError("disk full")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(fail), pytest.raises(OperationalError, match="disk full"):
+        send_viber_message(PHONE, TEXT)
+    assert OutboundViberMessage.objects.get().status == Status.SENDING
+
+    clock.advance(minutes=3)
+    esms.answer(refused("124"))
+    assert deliver_due_messages().sent == 1
+    first, second = (request["RequestId"] for request in esms.requests)
+    assert first == second
 
 
 def test_no_more_calls_in_one_process_than_the_setting_allows(settings):

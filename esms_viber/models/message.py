@@ -131,6 +131,7 @@ class OutboundViberMessage(GuardedSave):
     )
     attempts = models.PositiveIntegerField(_("attempts"), default=0, editable=False)
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True, editable=False)
+    next_query_at = models.DateTimeField(_("next status query"), null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     claim_id = models.CharField(max_length=32, blank=True, editable=False)
     uncertain_since = models.DateTimeField(_("uncertain since"), null=True, blank=True, editable=False)
@@ -166,6 +167,7 @@ class OutboundViberMessage(GuardedSave):
             Index(fields=["status", "next_attempt_at"], name="esms_viber_queue"),
             Index(fields=["status", "lease_until"], name="esms_viber_lease"),
             Index(fields=["status", "code_result", "attempts"], name="esms_viber_trouble"),
+            Index(fields=["next_query_at"], name="esms_viber_query"),
             Index(fields=["content_type", "object_id"], name="esms_viber_related"),
             Index(fields=["phone"], name="esms_viber_phone"),
             Index(fields=["created_at"], name="esms_viber_created"),

@@ -1,0 +1,118 @@
+"""How the queue stands: derived from the rows, for commands, monitoring and the admin."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.db.models import Count, Min, Q
+from django.utils import timezone
+
+from .conf import get_settings
+from .gateways.base import Reach
+from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .transactions import write_alias
+
+STALLED_AFTER = dt.timedelta(minutes=10)
+"""So long may messages be due without a single call being made; cron comes every minute."""
+
+_SILENCE = 5
+"""So many calls in a row without an answer are told as an outage; a sender stops after `CONCURRENCY` of them."""
+
+_NON_ANSWERS = {Reach.NO_ANSWER.value, Reach.NOT_CONNECTED.value}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The queue at one moment."""
+
+    at: dt.datetime
+    queued: int
+    """Waiting to be sent, those for a later time included."""
+    due: int
+    """To be sent, or asked again, now."""
+    oldest_due_at: dt.datetime | None
+    """Since when the oldest of these has been due."""
+    sending: int
+    stuck: int
+    """Claimed by a sender that is gone; the next one takes them over."""
+    unknown: int
+    """Perhaps sent, perhaps not; those that are repeated by themselves included."""
+    undecided: int
+    """Of these, the ones of the last seven days that nothing but a person's decision can settle."""
+    unconfirmed: int
+    """Taken by eSMS, without report or SMSID for a day: only its portal can tell."""
+    last_call_at: dt.datetime | None
+    """When eSMS was last called about a message."""
+    account_code: str
+    """The code with which eSMS refuses the account itself; empty: it does not."""
+    outage: bool
+    """Have the last calls had no answer?"""
+
+    @property
+    def stalled(self) -> bool:
+        """Are messages due, and nobody sends them?"""
+        since = self.at - STALLED_AFTER
+        if self.oldest_due_at is None or self.oldest_due_at > since:
+            return False
+        return self.last_call_at is None or self.last_call_at < since
+
+    @property
+    def blocked(self) -> bool:
+        """Do messages not go out, so that somebody has to see to it now?"""
+        return bool(self.account_code) or self.outage or self.stalled
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Are there messages of which only a person can find out, or decide, what becomes of them?"""
+        return bool(self.undecided or self.unconfirmed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: every field and every property, times in ISO 8601."""
+        fields = {name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()}
+        return {**fields, "stalled": self.stalled, "blocked": self.blocked, "needs_a_person": self.needs_a_person}
+
+
+def get_queue_status() -> QueueStatus:
+    """The queue as it stands now, in a handful of indexed queries."""
+    now = timezone.now()
+    messages = OutboundViberMessage.objects.using(write_alias())
+    waiting = messages.filter(status__in=[Status.QUEUED, Status.UNKNOWN, Status.SENDING]).aggregate(
+        queued=Count("pk", filter=Q(status=Status.QUEUED)),
+        sending=Count("pk", filter=Q(status=Status.SENDING)),
+        stuck=Count("pk", filter=Q(status=Status.SENDING, lease_until__lt=now)),
+        unknown=Count("pk", filter=Q(status=Status.UNKNOWN)),
+    )
+    due = messages.due(now).order_by().aggregate(due=Count("pk"), oldest_due_at=Min("next_attempt_at"))
+    refused = messages.in_account_trouble().order_by("-pk").values_list("code_result", flat=True).first()
+    calls = _last_calls()
+    return QueueStatus(
+        at=now,
+        **waiting,
+        **due,
+        undecided=messages.undecided(now).count(),
+        unconfirmed=messages.unconfirmed(now).count(),
+        last_call_at=calls[0][0] if calls else None,
+        account_code=refused or "",
+        outage=non_answers(calls) >= min(_SILENCE, get_settings().CONCURRENCY),
+    )
+
+
+def in_trouble() -> bool:
+    """Was the last word from eSMS none, or one that refuses the account? Then one message is tried before the others."""
+    if OutboundViberMessage.objects.using(write_alias()).in_account_trouble().exists():
+        return True
+    return non_answers(_last_calls()[:1]) > 0
+
+
+def _last_calls() -> list[tuple[dt.datetime, Any]]:
+    """The latest calls about messages, newest first: when, and how far they got."""
+    calls = ViberMessageEvent.objects.using(write_alias()).filter(kind=ViberMessageEvent.Kind.ATTEMPT)
+    return list(calls.order_by("-pk").values_list("created_at", "data__reach")[: get_settings().CONCURRENCY])
+
+
+def non_answers(calls: list[tuple[dt.datetime, Any]]) -> int:
+    """How many of the latest calls in a row had no answer."""
+    return sum(1 for _call in itertools.takewhile(lambda call: call[1] in _NON_ANSWERS, calls))
