@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from django.utils import timezone
@@ -16,9 +18,11 @@ from .lifecycle import EXPIRED, Move
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import may_repeat_at
 from .outgoing import new_request_id
-from .recording import ABANDONED, count_unanswered
+from .recording import ABANDONED, count_unanswered, tell_undecided
 from .rows import insert_each
 from .transactions import in_transaction, lock, write_alias
+
+logger = logging.getLogger("esms_viber")
 
 LEASE = dt.timedelta(minutes=2)
 """How long a claim holds without being renewed; then another sender takes the message over."""
@@ -43,7 +47,11 @@ def claim(limit: int, pks: Sequence[int] | None = None) -> Claimed:
     if pks is None and not OutboundViberMessage.objects.using(write_alias()).due().exists():
         # Asked before, since on SQLite even looking for work in earnest keeps others from writing.
         return Claimed([], [])
-    return in_transaction(lambda: _claim(limit, pks))
+    claimed = in_transaction(lambda: _claim(limit, pks))
+    for message in claimed.settled:
+        if message.status == Status.UNKNOWN:
+            tell_undecided(message)
+    return claimed
 
 
 def _claim(limit: int, pks: Sequence[int] | None) -> Claimed:
@@ -112,33 +120,32 @@ def lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
     return {pk for pk, claim_id in locked if claim_id == claims[pk]}
 
 
-def take_over_abandoned() -> int:
+def take_over_abandoned() -> None:
     """Return to the queue what senders that are gone had claimed; as uncertain where a call may have been made."""
-    taken = 0
-    while more := _take_over_some():
-        taken += more
-    return taken
+    abandoned = OutboundViberMessage.objects.using(write_alias()).abandoned
+    while abandoned().exists():
+        taken = in_transaction(_take_over)
+        if not taken:
+            return
+        logger.warning("took over %d messages of senders that are gone", len(taken))
+        for message in taken:
+            if message.status == Status.UNKNOWN and message.next_attempt_at is None:
+                tell_undecided(message)
 
 
-def _take_over_some() -> int:
-    abandoned = OutboundViberMessage.objects.using(write_alias()).abandoned()
-    return in_transaction(_take_over) if abandoned.exists() else 0
-
-
-def _take_over() -> int:
+def _take_over() -> list[OutboundViberMessage]:
     now = timezone.now()
     messages = list(lock(OutboundViberMessage.objects.using(write_alias()).abandoned(now), skip_locked=True)[:_AT_ONCE])
     unanswered = count_unanswered([message for message in messages if message.uncertain_since])
     most = get_settings().MAX_ATTEMPTS
-    events = []
     moves = []
     for message in messages:
         exhausted = message.uncertain_since and unanswered[message.pk] + 1 >= most
-        events.append(_note_of_take_over(message))
-        moves.append(lifecycle.put_back(message, when=None if exhausted else now))
+        when = None if exhausted else now
+        moves.append(replace(lifecycle.put_back(message, when=when), event=_note_of_take_over(message)))
     lifecycle.move_all(moves)
-    insert_each(events, using=write_alias())
-    return len(messages)
+    insert_each([move.event for move in moves if move.event is not None], using=write_alias())
+    return messages
 
 
 def _note_of_take_over(message: OutboundViberMessage) -> ViberMessageEvent:

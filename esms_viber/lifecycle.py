@@ -214,9 +214,9 @@ def end_columns(reason: StrOrPromise) -> dict[str, Any]:
 
 
 def stop_repeating(messages: Sequence[OutboundViberMessage]) -> None:
-    """`unknown` messages stay so until a report comes; nothing repeats them any more."""
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[message.pk for message in messages])
-    rows.filter(status=Status.UNKNOWN).update(next_attempt_at=None)
+    """`unknown` messages stay so until a report comes; nothing repeats them any more. Rows are locked."""
+    changes = [({"pk": message.pk, "status": Status.UNKNOWN}, {"next_attempt_at": None}) for message in messages]
+    update_each(OutboundViberMessage, changes, using=write_alias())
     for message in messages:
         message.next_attempt_at = None
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from django.db.models import Count, Min, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
+from .codes import describe
 from .conf import get_settings
 from .gateways.base import Reach
 from .models import OutboundViberMessage, Status, ViberMessageEvent
@@ -69,9 +72,62 @@ class QueueStatus:
         """Are there messages of which only a person can find out, or decide, what becomes of them?"""
         return bool(self.undecided or self.unconfirmed)
 
+    def obstacles(self) -> list[str]:
+        """Why messages do not go out, and what to do about it, in sentences for people."""
+        found = []
+        if self.account_code:
+            code = describe(self.account_code)
+            found.append(
+                f"{_('eSMS refuses the account, so messages wait.')} {code.code}: {code.meaning} {code.remedy}"
+            )
+        if self.outage:
+            found.append(
+                _(
+                    "The last calls to eSMS had no answer, so messages wait. They are tried again by themselves; if it "
+                    "goes on, see whether this server reaches rest.esms.vn, or ask eSMS."
+                )
+            )
+        if self.stalled:
+            found.append(
+                _(
+                    "Messages are due, and nobody sends them. Have “manage.py send_viber_messages” run by cron every "
+                    "minute, or with --watch as a service."
+                )
+            )
+        return found
+
+    def decisions(self) -> list[str]:
+        """What only a person can find out or decide, in sentences for people."""
+        found = []
+        if self.undecided:
+            found.append(
+                ngettext(
+                    "One message may have been sent, or not. Look on eSMS's portal, and send it again if it is not "
+                    "there.",
+                    "%(count)d messages may have been sent, or not. Look on eSMS's portal, and send those again that "
+                    "are not there.",
+                    self.undecided,
+                )
+                % {"count": self.undecided}
+            )
+        if self.unconfirmed:
+            found.append(
+                ngettext(
+                    "One message was taken by eSMS more than a day ago without an SMSID, and no report has come: only "
+                    "eSMS's portal can tell what became of it.",
+                    "%(count)d messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
+                    "come: only eSMS's portal can tell what became of them.",
+                    self.unconfirmed,
+                )
+                % {"count": self.unconfirmed}
+            )
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: every field and every property, times in ISO 8601."""
-        fields = {name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()}
+        fields = {
+            name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()
+        }
         return {**fields, "stalled": self.stalled, "blocked": self.blocked, "needs_a_person": self.needs_a_person}
 
 
@@ -101,7 +157,7 @@ def get_queue_status() -> QueueStatus:
 
 
 def in_trouble() -> bool:
-    """Was the last word from eSMS none, or one that refuses the account? Then one message is tried before the others."""
+    """Was the last word from eSMS none, or one that refuses the account? Then one message is tried first."""
     if OutboundViberMessage.objects.using(write_alias()).in_account_trouble().exists():
         return True
     return non_answers(_last_calls()[:1]) > 0

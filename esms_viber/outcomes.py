@@ -24,22 +24,20 @@ class Decision:
     status: Status
     repeat: bool = False
     """Will it be called again without anyone asking?"""
-    counts: bool = True
+    counts: bool = False
     """Is the repeat one of the `MAX_ATTEMPTS`?"""
-    stops: bool = False
-    """Would the next message fare the same, so that the batch should stop?"""
 
 
 _SENT = Decision(Status.SENT)
 _FAILED = Decision(Status.FAILED)
 _LEFT_UNKNOWN = Decision(Status.UNKNOWN)
-_REPEATED = Decision(Status.UNKNOWN, repeat=True)
+_REPEATED = Decision(Status.UNKNOWN, repeat=True, counts=True)
 
 
 def decide(result: SendResult, *, first: bool) -> Decision:
     """First: no call under this RequestId may have been taken before this one."""
     if result.reach is Reach.NOT_CONNECTED:
-        return _not_now(first, stops=False)
+        return _not_now(first)
     if result.reach is Reach.NO_ANSWER:
         return _REPEATED
     if result.reach is Reach.ANSWERED_WITHOUT_CODE:
@@ -50,16 +48,15 @@ def decide(result: SendResult, *, first: bool) -> Decision:
         case Verdict.DUPLICATE:
             return _FAILED if first else _SENT
         case Verdict.ACCOUNT:
-            return _not_now(first, stops=True)
+            return _not_now(first)
         case Verdict.MESSAGE:
             return _FAILED if first else _LEFT_UNKNOWN
         case _:
             return _LEFT_UNKNOWN
 
 
-def _not_now(first: bool, *, stops: bool) -> Decision:
-    status = Status.QUEUED if first else Status.UNKNOWN
-    return Decision(status, repeat=True, counts=False, stops=stops)
+def _not_now(first: bool) -> Decision:
+    return Decision(Status.QUEUED if first else Status.UNKNOWN, repeat=True)
 
 
 def is_non_answer(result: SendResult | StatusResult) -> bool:

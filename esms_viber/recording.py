@@ -67,13 +67,13 @@ def _record(attempts: list[Attempt]) -> list[Attempt]:
 
 def _record_ours(attempts: list[Attempt]) -> list[ViberMessageEvent]:
     """Write the consequences for messages that are still claimed by us; the events are left to be stored."""
-    made = [(attempt.message, attempt.result, decide(attempt.result, first=attempt.first)) for attempt in attempts if attempt.result]
-    unanswered = count_unanswered([message for message, _result, decision in made if decision.repeat and decision.counts])
+    made = [(a.message, a.result, decide(a.result, first=a.first)) for a in attempts if a.result is not None]
+    unanswered = count_unanswered([message for message, _result, decision in made if decision.counts])
     moves = [
         Move(message, decision.status, _columns(message, result, decision, unanswered), _event(message, result))
         for message, result, decision in made
     ]
-    moves += [_give_back(attempt) for attempt in attempts if not attempt.result]
+    moves += [_give_back(attempt) for attempt in attempts if attempt.result is None]
     lifecycle.move_all(moves)
     for move in moves:
         if move.event is not None:
@@ -172,9 +172,9 @@ def _record_late(message: OutboundViberMessage, result: SendResult, first: bool)
     is_open = message.status in {Status.SENDING, Status.UNKNOWN} and message.request_id == event.request_id
     if is_open and decision.status == Status.SENT:
         now = timezone.now()
-        columns = {"sent_at": now, "next_attempt_at": None, "error_message": ""}
-        query = _next_query(message, message.sms_id, now)
-        event.applied = lifecycle.move(message, Status.SENT, event=event, next_query_at=query, **columns)
+        columns: dict[str, Any] = {"sent_at": now, "next_attempt_at": None, "error_message": ""}
+        columns["next_query_at"] = _next_query(message, message.sms_id, now)
+        event.applied = lifecycle.move(message, Status.SENT, event=event, **columns)
     return event
 
 
@@ -192,6 +192,16 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
         result.duration_ms,
         result.text,
     )
+    if message.status == Status.UNKNOWN and message.next_attempt_at is None:
+        tell_undecided(message)
+    elif verdict is Verdict.DUPLICATE and message.status == Status.SENT and not message.sms_id:
+        logger.warning(
+            "message %s: eSMS took an earlier call, and gave no SMSID; only a report can tell more", message.pk
+        )
+
+
+def tell_undecided(message: OutboundViberMessage) -> None:
+    logger.error("message %s may have been sent, or not; nothing repeats it, somebody has to decide", message.pk)
 
 
 def apply_report(message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent) -> bool:

@@ -23,24 +23,27 @@ def update_each(
     locked, and has looked.
     """
     same = defaultdict(list)
-    for found, columns in changes:
+    for found, becomes in changes:
         others = tuple((name, value) for name, value in found.items() if name != "pk")
-        same[tuple(columns.items()), others].append(found["pk"])
+        same[tuple(becomes.items()), others].append(found["pk"])
     own = defaultdict(list)
-    for (columns, others), pks in same.items():
+    for (written, others), pks in same.items():
+        columns, wanted = dict(written), dict(others)
         if len(pks) > 1:
-            _update_alike(model, dict(columns), {**dict(others), "pk__in": pks}, len(pks), using)
+            _update_alike(model, columns, wanted, pks, using)
         else:
-            names = tuple(name for name, _value in (*columns, *others, ("pk", None)))
-            own[len(columns), names].append([*(value for _name, value in (*columns, *others)), pks[0]])
-    for (count, names), values in own.items():
-        _update_own(model, names[:count], names[count:], values, using)
+            own[tuple(columns), (*wanted, "pk")].append([*columns.values(), *wanted.values(), pks[0]])
+    for (names, conditions), values in own.items():
+        _update_own(model, names, conditions, values, using)
 
 
 def _update_alike(
-    model: type[models.Model], columns: dict[str, Any], found: dict[str, Any], expected: int, using: str
+    model: type[models.Model], columns: dict[str, Any], found: dict[str, Any], pks: list[Any], using: str
 ) -> None:
-    _refuse_missing(model._base_manager.using(using).filter(**found).update(**columns), expected)
+    rows = model._base_manager.using(using).filter(**found)
+    for start in range(0, len(pks), _BATCH):
+        some = pks[start : start + _BATCH]
+        _refuse_missing(rows.filter(pk__in=some).update(**columns), len(some))
 
 
 def _update_own(

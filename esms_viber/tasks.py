@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import django
+
 from .delivery import deliver_messages
 
-try:
-    from django.tasks import task
-except ImportError:  # Django 5.2
+if django.VERSION < (6, 0):
     from django_tasks import task
+else:
+    from django.tasks import task  # type: ignore[no-redef] # the same decorator, at home
 
 
 @task

@@ -1,28 +1,85 @@
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from ...codes import describe
-from ...delivery import deliver_due_messages
+from ...delivery import DeliverySummary, Drain
+from ...models import OutboundViberMessage
+from ...monitoring import QueueStatus, get_queue_status
+from ...watching import watch
+from ..running import Progress, StopSignals
+
+NEEDS_A_PERSON, BLOCKED = 1, 2
 
 
 class Command(BaseCommand):
     help = (
-        "Sends the Viber messages that are due, and ends. Run it from cron, on as many hosts as you like. "
-        "Exits with 1 when eSMS refuses the account."
+        "Sends the Viber messages that are due, and ends; run it from cron, on as many hosts as you like. Ctrl-C or "
+        "SIGTERM ends it in good order. Exits with 1 when eSMS refuses the account or does not answer. With --status: "
+        "0 all is well, 1 somebody has to decide about messages, 2 messages do not go out."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--limit", type=int, metavar="N", help="Send at most N messages.")
+        kinds = parser.add_mutually_exclusive_group()
+        kinds.add_argument("--limit", type=int, metavar="N", help="Send at most N messages.")
+        kinds.add_argument("--watch", action="store_true", help="Go on and send what becomes due, until stopped.")
+        kinds.add_argument(
+            "--status",
+            nargs="?",
+            const="text",
+            choices=["text", "json"],
+            help="Send nothing; show how the queue stands, as text or as JSON.",
+        )
 
-    def handle(self, *args: Any, limit: int | None, **options: Any) -> None:
+    def handle(
+        self, *args: Any, limit: int | None, watch: bool, status: str | None, verbosity: int, **options: Any
+    ) -> None:
         if limit is not None and limit < 1:
             raise CommandError(_("--limit must be at least 1."))
-        summary = deliver_due_messages(limit)
-        self.stdout.write(
+        if status:
+            self._show(get_queue_status(), status)
+        elif watch:
+            self._watch(verbosity)
+        else:
+            self._send(limit, verbosity)
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def _send(self, limit: int | None, verbosity: int) -> None:
+        due = OutboundViberMessage.objects.due().count()
+        total = due if limit is None else min(due, limit)
+        with StopSignals(self._say) as should_stop, Progress(total, self._say, verbosity=verbosity) as progress:
+            summary = Drain(limit=limit, should_stop=should_stop, on_progress=progress).run()
+        self._tell(summary, verbosity)
+        if summary.account_code:
+            code = describe(summary.account_code)
+            raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
+        if summary.outage:
+            raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
+
+    def _watch(self, verbosity: int) -> None:
+        if verbosity:
+            self._say(_("Sending what becomes due; Ctrl-C ends it."))
+        with StopSignals(self._say) as should_stop, Progress(None, self._say, verbosity=verbosity) as progress:
+            summary = watch(should_stop=should_stop, on_progress=progress)
+        self._tell(summary, verbosity)
+
+    def _tell(self, summary: DeliverySummary, verbosity: int) -> None:
+        if not verbosity:
+            return
+        self._say(
             _("%(sent)d sent, %(failed)d failed, %(unknown)d unknown, %(requeued)d to be tried again, %(left)d left")
             % {
                 "sent": summary.sent,
@@ -32,6 +89,39 @@ class Command(BaseCommand):
                 "left": summary.left,
             }
         )
-        if summary.account_code:
-            code = describe(summary.account_code)
-            raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
+
+    # -- showing -------------------------------------------------------------------------------------------------------
+
+    def _show(self, status: QueueStatus, form: str) -> None:
+        if form == "json":
+            self._say(json.dumps(status.as_dict(), indent=2))
+        else:
+            self._show_text(status)
+        if code := BLOCKED if status.blocked else NEEDS_A_PERSON if status.needs_a_person else 0:
+            sys.exit(code)
+
+    def _show_text(self, status: QueueStatus) -> None:
+        counts = [
+            (_("queued"), status.queued, ""),
+            (_("due now"), status.due, _since(status.oldest_due_at)),
+            (_("being sent"), status.sending, _stuck(status.stuck)),
+            (_("unknown"), status.unknown, ""),
+        ]
+        width = max(len(name) for name, _count, _remark in counts)
+        for name, count, remark in counts:
+            self._say(f"{name:<{width}}  {count:>7}  {remark}".rstrip())
+        for sentence in status.obstacles():
+            self._say(self.style.ERROR(sentence))
+        for sentence in status.decisions():
+            self._say(self.style.WARNING(sentence))
+
+
+def _since(when: Any) -> str:
+    if when is None:
+        return ""
+    moment = date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
+    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": timesince(when)}
+
+
+def _stuck(count: int) -> str:
+    return _("%(count)d of them by a sender that is gone; the next takes them over") % {"count": count} if count else ""

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import gettext as _
+
+from ...codes import describe
+from ...models import OutboundViberMessage
+from ...polling import refresh_due_messages
+from ..running import Progress, StopSignals
+
+MOST = 1000
+
+
+class Command(BaseCommand):
+    help = (
+        "Asks eSMS about messages that it took and has not reported on: five minutes after they were sent, and at "
+        "growing intervals for seven days. Run it from cron, e.g. every five minutes. Exits with 1 when eSMS refuses "
+        "the account or does not answer."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--limit", type=int, default=MOST, metavar="N", help=f"Ask about at most N messages ({MOST})."
+        )
+
+    def handle(self, *args: Any, limit: int, verbosity: int, **options: Any) -> None:
+        if limit < 1:
+            raise CommandError(_("--limit must be at least 1."))
+        total = min(limit, OutboundViberMessage.objects.due_for_query().count())
+        with (
+            StopSignals(self.stdout.write) as should_stop,
+            Progress(total, self.stdout.write, verbosity=verbosity) as progress,
+        ):
+            summary = refresh_due_messages(limit, should_stop=should_stop, on_progress=progress)
+        if verbosity:
+            self.stdout.write(
+                _("%(delivered)d delivered, %(undelivered)d not delivered, %(undecided)d undecided yet, %(left)d left")
+                % {
+                    "delivered": summary.delivered,
+                    "undelivered": summary.undelivered,
+                    "undecided": summary.undecided,
+                    "left": summary.left,
+                }
+            )
+        if summary.account_code:
+            code = describe(summary.account_code)
+            raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
+        if summary.outage:
+            raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))

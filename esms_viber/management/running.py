@@ -1,0 +1,81 @@
+"""What commands that run for long have in common: they end in good order, and show how far they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+from django.utils.translation import gettext as _
+from tqdm import tqdm
+
+SECONDS_BETWEEN_COUNTS = 10
+
+
+class StopSignals:
+    """Is the run to end? Ctrl-C and SIGTERM say so; the second of them ends the process there and then."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._asked = self._told = False
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        if self._asked and not self._told:
+            self._told = True
+            # Not in the handler: it may have interrupted another line that was being written.
+            self._say(_("Stopping: what is on the wire is finished. Once more ends it at once."))
+        return self._asked
+
+    def __enter__(self) -> Self:
+        # Elsewhere than in the main thread there are no signals to be had; nor does anybody press Ctrl-C.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._asked = True
+
+
+class Progress:
+    """How many are done: a bar on a terminal, elsewhere a line now and then; nothing with `--verbosity 0`."""
+
+    def __init__(self, total: int | None, say: Callable[[str], object], *, verbosity: int) -> None:
+        """`total`: None where there is no end to it."""
+        self._say, self._total, self._done = say, total, 0
+        self._quiet = verbosity == 0
+        self._said_at = time.monotonic()
+        is_bar = total is not None and not self._quiet and sys.stderr.isatty()
+        self._bar = tqdm(total=total, unit=" msg", file=sys.stderr, leave=False) if is_bar else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif count and not self._quiet and time.monotonic() - self._said_at > SECONDS_BETWEEN_COUNTS:
+            self._said_at = time.monotonic()
+            self._say(self._count())
+
+    def _count(self) -> str:
+        if self._total is None:
+            return _("%(done)d done") % {"done": self._done}
+        return _("%(done)d of %(total)d done") % {"done": self._done, "total": self._total}
