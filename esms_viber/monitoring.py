@@ -96,31 +96,24 @@ class QueueStatus:
             )
         return found
 
-    def decisions(self) -> list[str]:
-        """What only a person can find out or decide, in sentences for people."""
-        found = []
+    def decisions(self) -> dict[str, str]:
+        """What only a person can find out or decide: by the queryset's method that finds them, sentences for people."""
+        found = {}
         if self.undecided:
-            found.append(
-                ngettext(
-                    "One message may have been sent, or not. Look on eSMS's portal, and send it again if it is not "
-                    "there.",
-                    "%(count)d messages may have been sent, or not. Look on eSMS's portal, and send those again that "
-                    "are not there.",
-                    self.undecided,
-                )
-                % {"count": self.undecided}
-            )
+            found["undecided"] = ngettext(
+                "One message may have been sent, or not. Look on eSMS's portal, and send it again if it is not there.",
+                "%(count)d messages may have been sent, or not. Look on eSMS's portal, and send those again that are "
+                "not there.",
+                self.undecided,
+            ) % {"count": self.undecided}
         if self.unconfirmed:
-            found.append(
-                ngettext(
-                    "One message was taken by eSMS more than a day ago without an SMSID, and no report has come: only "
-                    "eSMS's portal can tell what became of it.",
-                    "%(count)d messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
-                    "come: only eSMS's portal can tell what became of them.",
-                    self.unconfirmed,
-                )
-                % {"count": self.unconfirmed}
-            )
+            found["unconfirmed"] = ngettext(
+                "One message was taken by eSMS more than a day ago without an SMSID, and no report has come: only "
+                "eSMS's portal can tell what became of it.",
+                "%(count)d messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
+                "come: only eSMS's portal can tell what became of them.",
+                self.unconfirmed,
+            ) % {"count": self.unconfirmed}
         return found
 
     def as_dict(self) -> dict[str, Any]:

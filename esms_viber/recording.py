@@ -169,12 +169,16 @@ def _record_late(message: OutboundViberMessage, result: SendResult, first: bool)
         code_result=Case(When(code_result="", then=Value(result.code)), default="code_result"),
     )
     message.refresh_from_db(using=write_alias())
-    is_open = message.status in {Status.SENDING, Status.UNKNOWN} and message.request_id == event.request_id
-    if is_open and decision.status == Status.SENT:
-        now = timezone.now()
-        columns: dict[str, Any] = {"sent_at": now, "next_attempt_at": None, "error_message": ""}
-        columns["next_query_at"] = _next_query(message, message.sms_id, now)
+    if message.request_id != event.request_id:
+        return event
+    next_query = _next_query(message, message.sms_id, message.sent_at or timezone.now())
+    if message.status in {Status.SENDING, Status.UNKNOWN} and decision.status == Status.SENT:
+        columns: dict[str, Any] = {"sent_at": timezone.now(), "next_query_at": next_query}
+        columns |= {"next_attempt_at": None, "error_message": ""}
         event.applied = lifecycle.move(message, Status.SENT, event=event, **columns)
+    elif message.status == Status.SENT and message.next_query_at is None:
+        # It was sent by a 124, without an SMSID; now it can be asked about.
+        rows.filter(status=Status.SENT).update(next_query_at=next_query)
     return event
 
 

@@ -61,3 +61,24 @@ class CampaignFilter(admin.SimpleListFilter):
                 "query_string": changelist.get_query_string({self.parameter_name: name}),
                 "display": title,
             }
+
+
+class AttentionFilter(admin.SimpleListFilter):
+    """Messages of which only a person can find out, or decide, what becomes of them."""
+
+    title = _("what needs a person")
+    parameter_name = "attention"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("undecided", _("sent or not?")), ("unconfirmed", _("taken, without SMSID or report"))]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+    ) -> QuerySet[OutboundViberMessage] | None:
+        match self.value():
+            case "undecided":
+                return queryset & OutboundViberMessage.objects.undecided()
+            case "unconfirmed":
+                return queryset & OutboundViberMessage.objects.unconfirmed()
+            case _:
+                return None

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
+from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
@@ -16,9 +17,9 @@ from ..models import OutboundViberMessage
 from ..phones import phone_search_digits
 from ..transactions import non_atomic_requests
 from ..validation import normalize_text
-from . import display
+from . import display, queue
 from .actions import ACTIONS
-from .filters import CampaignFilter
+from .filters import AttentionFilter, CampaignFilter
 from .page import MessagePage
 
 _VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
@@ -36,7 +37,7 @@ class OutboundViberMessageAdmin(MessagePage):
         "kind_column",
         "brandname",
     )
-    list_filter = ("status", CampaignFilter, "sandbox", "created_at")
+    list_filter = ("status", AttentionFilter, CampaignFilter, "sandbox", "created_at")
     search_fields = ("content", "sms_id__startswith", "request_id__startswith", "dedupe_key")
     search_help_text = _("A phone in any spelling or part of it, words of the text, SMSID, RequestId or dedupe key.")
     # Counting, and sorting by what has no index, takes minutes at a million rows.
@@ -86,4 +87,6 @@ class OutboundViberMessageAdmin(MessagePage):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if ACTIONS.keys() & set(request.POST.getlist("action")) and not self.has_send_permission(request):
             raise PermissionDenied
-        return super().changelist_view(request, extra_context)
+        # Not looked at before the page is made: most posts lead to another one.
+        context = {"viber_queue": SimpleLazyObject(queue.look), **(extra_context or {})}
+        return super().changelist_view(request, context)

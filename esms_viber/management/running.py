@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -17,12 +18,19 @@ from tqdm import tqdm
 SECONDS_BETWEEN_COUNTS = 10
 
 
+@contextmanager
+def running(say: Callable[[str], object], total: int | None, verbosity: int) -> Iterator[tuple[StopSignals, Progress]]:
+    """Whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
+    with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
+        yield should_stop, progress
+
+
 class StopSignals:
     """Is the run to end? Ctrl-C and SIGTERM say so; the second of them ends the process there and then."""
 
-    def __init__(self, say: Callable[[str], object]) -> None:
+    def __init__(self, say: Callable[[str], object], *, verbosity: int) -> None:
         self._say = say
-        self._asked = self._told = False
+        self._asked, self._told = False, verbosity == 0
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -53,7 +61,6 @@ class Progress:
     """How many are done: a bar on a terminal, elsewhere a line now and then; nothing with `--verbosity 0`."""
 
     def __init__(self, total: int | None, say: Callable[[str], object], *, verbosity: int) -> None:
-        """`total`: None where there is no end to it."""
         self._say, self._total, self._done = say, total, 0
         self._quiet = verbosity == 0
         self._said_at = time.monotonic()

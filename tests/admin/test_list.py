@@ -130,7 +130,8 @@ def test_the_list_costs_the_same_whatever_its_length(root: Client, make: Make) -
     for rows in (5, 45):
         Message.objects.bulk_create(Message(phone="0901888484", content="x", campaign=f"{n}") for n in range(rows))
         counts.append(queries(root, f"{LIST}?q=0901"))
-    assert counts[0] == counts[1] <= 6
+    # Half of them ask how the queue stands.
+    assert counts[0] == counts[1] <= 12
 
 
 def test_the_page_costs_the_same_whatever_its_history(root: Client, make: Make, django_user_model: Any) -> None:

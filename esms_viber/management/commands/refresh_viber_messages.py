@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from ...codes import describe
 from ...models import OutboundViberMessage
 from ...polling import refresh_due_messages
-from ..running import Progress, StopSignals
+from ..running import running
 
 MOST = 1000
 
@@ -29,10 +29,7 @@ class Command(BaseCommand):
         if limit < 1:
             raise CommandError(_("--limit must be at least 1."))
         total = min(limit, OutboundViberMessage.objects.due_for_query().count())
-        with (
-            StopSignals(self.stdout.write) as should_stop,
-            Progress(total, self.stdout.write, verbosity=verbosity) as progress,
-        ):
+        with running(self.stdout.write, total, verbosity) as (should_stop, progress):
             summary = refresh_due_messages(limit, should_stop=should_stop, on_progress=progress)
         if verbosity:
             self.stdout.write(

@@ -15,7 +15,7 @@ from ...delivery import DeliverySummary, Drain
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status
 from ...watching import watch
-from ..running import Progress, StopSignals
+from ..running import running
 
 NEEDS_A_PERSON, BLOCKED = 1, 2
 
@@ -60,7 +60,7 @@ class Command(BaseCommand):
     def _send(self, limit: int | None, verbosity: int) -> None:
         due = OutboundViberMessage.objects.due().count()
         total = due if limit is None else min(due, limit)
-        with StopSignals(self._say) as should_stop, Progress(total, self._say, verbosity=verbosity) as progress:
+        with running(self._say, total, verbosity) as (should_stop, progress):
             summary = Drain(limit=limit, should_stop=should_stop, on_progress=progress).run()
         self._tell(summary, verbosity)
         if summary.account_code:
@@ -72,7 +72,7 @@ class Command(BaseCommand):
     def _watch(self, verbosity: int) -> None:
         if verbosity:
             self._say(_("Sending what becomes due; Ctrl-C ends it."))
-        with StopSignals(self._say) as should_stop, Progress(None, self._say, verbosity=verbosity) as progress:
+        with running(self._say, None, verbosity) as (should_stop, progress):
             summary = watch(should_stop=should_stop, on_progress=progress)
         self._tell(summary, verbosity)
 
@@ -112,7 +112,7 @@ class Command(BaseCommand):
             self._say(f"{name:<{width}}  {count:>7}  {remark}".rstrip())
         for sentence in status.obstacles():
             self._say(self.style.ERROR(sentence))
-        for sentence in status.decisions():
+        for sentence in status.decisions().values():
             self._say(self.style.WARNING(sentence))
 
 

@@ -1,0 +1,59 @@
+"""How the queue stands, above the list: what is in the way, what a person has to decide, how much waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from ..models import Status
+from ..monitoring import get_queue_status
+from . import display
+from .filters import AttentionFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What the template shows; a filter is a query string of the list."""
+
+    obstacles: list[str]
+    decisions: list[tuple[str, str]]
+    """With the filter that lists the messages."""
+    counts: list[tuple[str, int, str, str]]
+    """Name, number, remark and filter of what there is any of."""
+
+
+def look() -> Queue:
+    status = get_queue_status()
+    counts = [
+        (Status.QUEUED, status.queued, _due(status.due, display.moment(status.oldest_due_at))),
+        (Status.SENDING, status.sending, _stuck(status.stuck)),
+        (Status.UNKNOWN, status.unknown, ""),
+    ]
+    return Queue(
+        obstacles=status.obstacles(),
+        decisions=[
+            (sentence, f"{AttentionFilter.parameter_name}={kind}") for kind, sentence in status.decisions().items()
+        ],
+        counts=[
+            (capfirst(str(kind.label)), count, remark, f"status__exact={kind.value}")
+            for kind, count, remark in counts
+            if count
+        ],
+    )
+
+
+def _due(count: int, since: str | None) -> str:
+    if not count:
+        return ""
+    return _("%(count)d due, the oldest since %(time)s") % {"count": count, "time": since}
+
+
+def _stuck(count: int) -> str:
+    if not count:
+        return ""
+    return ngettext("one of them by a sender that is gone", "%(count)d of them by a sender that is gone", count) % {
+        "count": count
+    }
