@@ -37,6 +37,10 @@ class Claimed(NamedTuple):
     settled: list[OutboundViberMessage]
     """Were due, and will not be called: expired, or not to be repeated any more."""
 
+    @property
+    def found(self) -> int:
+        return len(self.ready) + len(self.settled)
+
 
 def new_claim(now: dt.datetime) -> dict[str, object]:
     return {"claim_id": uuid.uuid4().hex, "lease_until": now + LEASE}

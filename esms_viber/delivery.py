@@ -136,15 +136,19 @@ class Drain:
             self._calls.stop()
         if self._probing and self._calls.made and not self._pending:
             self._end_probe()
-        while self._is_open() and self._room() > 0:
-            claimed = claims.claim(self._room(), self._chunks[0])
+        while self._is_open() and (room := self._room()) > 0:
+            claimed = claims.claim(room, self._chunks[0])
             self._count(claimed.settled)
             self._remaining -= len(claimed.ready)
-            if claimed.ready:
-                self._start(claimed.ready)
-            elif not claimed.settled and self._endless:
-                return self._look_again_later()
-            elif not claimed.settled:
+            self._start(claimed.ready)
+            if self._pks is not None and claimed.found < room:
+                self._chunks.popleft()
+            elif claimed.found:
+                continue
+            elif self._endless:
+                self._look_again_later()
+            else:
+                # Some may have been locked by others for a moment; only nothing at all is nothing.
                 self._chunks.popleft()
         return self._is_open()
 
@@ -169,15 +173,16 @@ class Drain:
             self._calls.stop()
         self._probing = False
 
-    def _look_again_later(self) -> bool:
+    def _look_again_later(self) -> None:
         claims.take_over_abandoned()
         self._looked = time.monotonic()
-        return True
 
     # -- calling -------------------------------------------------------------------------------------------------------
 
     def _start(self, messages: Sequence[OutboundViberMessage]) -> None:
         """Hand claimed messages to the threads, once the site's receivers have let them pass."""
+        if not messages:
+            return
         try:
             self._starting = [attempt_at(message) for message in messages]
             allowed = []

@@ -103,7 +103,7 @@ class Command(BaseCommand):
     def _show_text(self, status: QueueStatus) -> None:
         counts = [
             (_("queued"), status.queued, ""),
-            (_("due now"), status.due, _since(status.oldest_due_at)),
+            (_("due now"), status.due, _since(status)),
             (_("being sent"), status.sending, _stuck(status.stuck)),
             (_("unknown"), status.unknown, ""),
         ]
@@ -116,11 +116,12 @@ class Command(BaseCommand):
             self._say(self.style.WARNING(sentence))
 
 
-def _since(when: Any) -> str:
+def _since(status: QueueStatus) -> str:
+    when = status.oldest_due_at
     if when is None:
         return ""
     moment = date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
-    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": timesince(when)}
+    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": timesince(when, status.at)}
 
 
 def _stuck(count: int) -> str:

@@ -1,0 +1,430 @@
+"""`send_viber_messages` as an operator runs it: what it says, how it ends, and what it leaves behind."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import OperationalError, connections
+
+from esms_viber import delivery, watching
+from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.memory import MemoryGateway, outbox
+from esms_viber.models import OutboundViberMessage, ViberMessageEvent
+from esms_viber.services import queue_viber_message, queue_viber_messages
+from esms_viber.watching import watch
+from tests.fake_gateway import Wait, accepted, refused, wait_until
+from tests.test_concurrency import _database_url
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PHONE, TEXT = "0901888484", "Xin chào"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _queue_only(settings) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+
+
+def queue(count: int) -> list[OutboundViberMessage]:
+    return queue_viber_messages([OutboundViberMessage(phone=f"09{n:08d}", content=TEXT) for n in range(count)])
+
+
+def send(**options) -> str:
+    out = StringIO()
+    call_command("send_viber_messages", stdout=out, **options)
+    return out.getvalue()
+
+
+def states() -> Counter[str]:
+    return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_sends_what_is_due_and_says_how_it_went():
+    queue(5)
+    assert "5 sent, 0 failed, 0 unknown, 0 to be tried again, 0 left" in send()
+    assert "0 sent" in send()
+
+
+def test_no_more_than_the_limit():
+    queue(5)
+    assert "3 sent, 0 failed, 0 unknown, 0 to be tried again, 2 left" in send(limit=3)
+
+
+def test_nothing_is_said_with_verbosity_0():
+    queue(2)
+    assert send(verbosity=0) == ""
+    assert states() == {"sent": 2}
+
+
+def test_a_refused_account_ends_it_with_a_code_for_cron():
+    queue(3)
+    MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="103")] * 3)
+    with pytest.raises(CommandError, match="103: The balance of the eSMS account is too low") as error:
+        send()
+    assert error.value.returncode == 1
+    assert states() == {"queued": 3}
+
+
+def test_an_outage_ends_it_with_a_code_for_cron(settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2}
+    queue(30)
+    MemoryGateway.answers.extend([SendResult(reach=Reach.NOT_CONNECTED)] * 30)
+    with pytest.raises(CommandError, match="does not answer") as error:
+        send()
+    assert error.value.returncode == 1
+    assert states() == {"queued": 30}
+
+
+def test_after_an_outage_one_message_is_tried_first(settings, clock):
+    """Time-outs too: what is left `unknown` shows no trouble in its own row."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    queue(60)
+    silent = SendResult(reach=Reach.NO_ANSWER)
+    MemoryGateway.answers.extend([silent] * 60)
+    with pytest.raises(CommandError):
+        send()
+    calls = len(outbox)
+    assert calls < 20
+
+    clock.advance(seconds=1)
+    assert "1 unknown" in send()
+    assert len(outbox) == calls + 1
+
+    MemoryGateway.answers.clear()
+    clock.advance(minutes=5)
+    send()
+    assert states() == {"sent": 60}
+
+
+@pytest.mark.parametrize("options", [{"limit": 3, "watch": True}, {"watch": True, "status": "text"}])
+def test_options_that_exclude_each_other(options):
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    with pytest.raises(CommandError, match="not allowed with"):
+        call_command("send_viber_messages", *arguments)
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+def _environment(**settings: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "TEST_DATABASE_URL": _database_url(),
+        **settings,
+    }
+
+
+PROGRAM = """
+import django
+from django.conf import settings
+settings.ESMS_VIBER = {{**settings.ESMS_VIBER, "GATEWAY": "esms_viber.gateways.esms.EsmsGateway",
+    "BASE_URL": {url!r}, "CONCURRENCY": 4, "DISPATCHER": "esms_viber.dispatch.queue_only"}}
+django.setup()
+import datetime as dt
+from esms_viber import claims
+claims.LEASE = dt.timedelta(seconds={lease})
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "send_viber_messages", *{arguments!r}])
+"""
+
+
+def start(url: str, *arguments: str, lease: float = 120, **streams) -> subprocess.Popen[str]:
+    """The command in a process of its own, for whom it is now: the messages are due, whatever the test's clock says."""
+    OutboundViberMessage.objects.queued().update(next_attempt_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    program = PROGRAM.format(url=url, lease=lease, arguments=arguments)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=_environment(), text=True, **streams)
+
+
+def test_a_bar_on_a_terminal(esms):
+    queue(40)
+    esms.answer_all([Wait(0.05), *accepted()])
+    ours, theirs = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    with start(esms.url, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                more = os.read(ours, 4096)
+            except OSError:
+                break
+            if not more:
+                break
+            shown += more
+        out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"/40 [" in shown
+    assert "40 sent" in out
+
+
+def test_plain_counts_elsewhere(monkeypatch):
+    from esms_viber.management import running
+
+    monkeypatch.setattr(running, "SECONDS_BETWEEN_COUNTS", 0)
+    queue(20)
+    out = send()
+    assert "20 of 20 done" in out
+    assert "\r" not in out
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [(), ("--watch",)], ids=["once", "watch"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_told_to_stop_it_finishes_what_is_on_the_wire_and_gives_back_the_rest(esms, number, arguments):
+    queue(60)
+    esms.answer_all([Wait(0.5), *accepted()])
+    with start(esms.url, *arguments) as process:
+        wait_until(lambda: len(esms.requests) >= 6, 30)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Stopping" in out
+    assert f"{len(esms.requests)} sent" in out
+    assert len(esms.requests) < 30
+    assert states() == {"sent": len(esms.requests), "queued": 60 - len(esms.requests)}
+    waiting = OutboundViberMessage.objects.queued()
+    assert set(waiting.values_list("attempts", "uncertain_since", "claim_id", "error_message")) == {(0, None, "", "")}
+
+
+def test_told_twice_it_ends_at_once_and_nothing_is_lost(esms, clock):
+    queue(8)
+    esms.answer_all([Wait(20), *accepted()])
+    with start(esms.url) as process:
+        wait_until(lambda: len(esms.requests) >= 4, 30)
+        process.send_signal(signal.SIGTERM)
+        assert "Stopping" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+    assert states()["sending"] >= 4
+    esms.answer_all(refused("124"))
+    OutboundViberMessage.objects.filter(uncertain_since__isnull=False).update(uncertain_since=clock.now())
+    clock.advance(hours=1)
+    OutboundViberMessage.objects.sending().update(lease_until=clock.now() - dt.timedelta(seconds=1))
+    delivery.deliver_due_messages()
+    assert states()["sending"] == 0
+    first = {request["RequestId"] for request in esms.requests[:4]}
+    assert set(OutboundViberMessage.objects.sent().values_list("request_id", flat=True)) >= first
+
+
+def test_a_sender_stopped_past_its_lease_and_continued_harms_nothing(esms, clock):
+    """SIGSTOP: what it then learns comes too late, and is written down all the same."""
+    queue(12)
+    esms.answer_all([Wait(0.3), *accepted()])
+    with start(esms.url, lease=1.0) as process:
+        wait_until(lambda: len(esms.requests) >= 4, 30)
+        process.send_signal(signal.SIGSTOP)
+        taken = {request["RequestId"] for request in esms.requests}
+        time.sleep(1.2)
+        # The real clock: its leases are over by it.
+        clock.set(dt.datetime.now(dt.UTC))
+        esms.answer_all(lambda request: refused("124") if request["RequestId"] in taken else accepted())
+        delivery.deliver_due_messages()
+        assert states() == {"sent": 12}
+        process.send_signal(signal.SIGCONT)
+        _out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert states() == {"sent": 12}
+    counts = Counter(request["RequestId"] for request in esms.requests)
+    assert len(counts) == 12
+    assert all(count == 1 for request_id, count in counts.items() if request_id not in taken)
+    late = ViberMessageEvent.objects.filter(kind="attempt", code="100", request_id__in=taken)
+    assert late.count() >= 4, "the late answers are in the history"
+
+
+def test_a_lease_is_kept_through_calls_that_last_longer_than_it(esms, clock):
+    queue(4)
+    esms.answer_all([Wait(3), *accepted()])
+    with start(esms.url, lease=0.8) as process:
+        wait_until(lambda: len(esms.requests) >= 4, 30)
+        clock.set(dt.datetime.now(dt.UTC))
+        for _ in range(8):
+            assert delivery.deliver_due_messages().sent == 0, "nobody else takes them"
+            time.sleep(0.2)
+        process.communicate(timeout=30)
+    assert states() == {"sent": 4}
+    assert len(esms.requests) == 4
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """`watch()` in a thread; stops at the end of the block."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.done = 0
+        self.summary = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.summary = watch(should_stop=lambda: self.stopped, on_progress=self._progress)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            self.error = error
+        finally:
+            connections.close_all()
+
+    def _progress(self, count: int) -> None:
+        self.done += count
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopped = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch) -> None:
+    monkeypatch.setattr(delivery, "LOOKING", 0.05)
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.2)
+
+
+def test_watching_sends_what_becomes_due_later(clock):
+    with Watcher() as watcher:
+        queue(3)
+        wait_until(lambda: len(outbox) == 3, 20)
+        queue_viber_message(PHONE, TEXT, send_at=clock.now() + dt.timedelta(hours=1))
+        time.sleep(0.3)
+        assert len(outbox) == 3
+        clock.advance(hours=2)
+        wait_until(lambda: watcher.done == 4, 20)
+    assert states() == {"sent": 4}
+    assert watcher.summary.sent == 4
+
+
+def test_watching_is_not_held_up_by_a_slow_call(esms):
+    queue(1)
+    esms.answer([Wait(0.3), *accepted("slow")])
+    with Watcher():
+        wait_until(lambda: len(esms.requests) == 1, 20)
+        queue_viber_message(PHONE, "a second one")
+        wait_until(lambda: len(esms.requests) == 2, 20)
+        assert not OutboundViberMessage.objects.filter(sms_id="slow").exists()
+        wait_until(lambda: states() == {"sent": 2}, 20)
+
+
+def test_watching_goes_on_when_the_account_is_in_order_again(settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
+    refusal = SendResult(reach=Reach.ANSWERED, code="103")
+    MemoryGateway.answers.extend([refusal] * 3)
+    queue(10)
+    with Watcher() as watcher:
+        wait_until(lambda: len(outbox) == 3, 20)
+        wait_until(lambda: OutboundViberMessage.objects.sent().count() >= 7, 20)
+    assert watcher.summary.account_code == ""
+    assert not OutboundViberMessage.objects.failed().exists()
+    # Each probe was one message; those that it was refused for wait their time.
+    assert OutboundViberMessage.objects.queued().count() <= 3
+
+
+def test_watching_outlives_its_database(monkeypatch, caplog):
+    """As when the server is restarted."""
+    claim, failures = delivery.claims.claim, []
+
+    def fail(*args):
+        if len(failures) < 2:
+            failures.append(True)
+            raise OperationalError("server closed the connection unexpectedly")
+        return claim(*args)
+
+    monkeypatch.setattr(delivery.claims, "claim", fail)
+    queue(2)
+    with Watcher():
+        wait_until(lambda: len(outbox) == 2, 20)
+    assert caplog.text.count("the database failed") == 2
+    assert states() == {"sent": 2}
+
+
+def test_watching_takes_over_what_others_left(clock):
+    (message,) = queue(1)
+    with Watcher():
+        wait_until(lambda: len(outbox) == 1, 20)
+        OutboundViberMessage.objects.filter(pk=message.pk).update(
+            status="sending",
+            claim_id="gone",
+            uncertain_since=clock.now(),
+            lease_until=clock.now() - dt.timedelta(seconds=1),
+        )
+        wait_until(lambda: len(outbox) == 2, 20)
+    assert len({outgoing.request_id for outgoing in outbox}) == 1
+
+
+# -- holding back ------------------------------------------------------------------------------------------------------
+
+
+def test_messages_held_back_and_put_back_while_senders_run_are_sent_once(settings):
+    from esms_viber.services import cancel_viber_messages, resend_viber_messages
+
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2, "GATEWAY": "tests.test_concurrency.SlowGateway"}
+    messages = queue(150)
+    put_back = 0
+    with Watcher(), Watcher():
+        wait_until(lambda: len(outbox) > 3, 20)
+        for start_ in range(140, 30, -10):
+            held = cancel_viber_messages(messages[start_ : start_ + 10])
+            time.sleep(0.01)
+            put_back += len(resend_viber_messages(held))
+        wait_until(lambda: states() == {"sent": 150}, 60)
+    assert put_back > 0
+    assert len({outgoing.request_id for outgoing in outbox}) == len(outbox) == 150
+    assert len({outgoing.phone for outgoing in outbox}) == 150
+
+
+# -- pace --------------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_a_second_than_the_setting_allows(settings, esms):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_PER_SECOND": 20}
+    times = []
+    esms.answer_all(lambda request: times.append(time.monotonic()) or accepted())
+    queue(15)
+    delivery.deliver_due_messages()
+    assert len(times) == 15
+    assert times[-1] - times[0] >= 14 / 20 * 0.9, "never sooner, however fast the machine"
+
+
+def test_a_slow_pace_claims_no_more_than_a_few_seconds_worth(settings, esms):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_PER_SECOND": 2}
+    queue(40)
+    claimed = []
+    esms.answer_all(lambda request: claimed.append(request) or accepted())
+    with Watcher():
+        wait_until(lambda: len(claimed) >= 2, 20)
+        assert OutboundViberMessage.objects.sending().count() <= 10
+        assert OutboundViberMessage.objects.queued().count() >= 28
