@@ -82,6 +82,11 @@ def refresh_selected(
         return back(model_admin, request, pks)
     told = [*reporting.outcomes(answered), *_not_told(answered, mark)]
     told += reporting.left_out(Counter(_why_not_asked(m) for m in messages if not can_ask(m)))
+    # Where trouble ended it, the rest was not asked about.
+    unasked = {message.pk for message in askable} - {message.pk for message in answered}
+    told += reporting.left_out(
+        Counter(_("It was not asked about: eSMS refuses the account, or does not answer.") for _pk in unasked)
+    )
     tell(model_admin, request, pks, told)
     return back(model_admin, request, pks)
 
