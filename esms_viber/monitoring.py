@@ -77,9 +77,8 @@ class QueueStatus:
         found = []
         if self.account_code:
             code = describe(self.account_code)
-            found.append(
-                f"{_('eSMS refuses the account, so messages wait.')} {code.code}: {code.meaning} {code.remedy}"
-            )
+            waiting = _("eSMS refuses the account, so messages wait.")
+            found.append(f"{waiting} {code.code}: {code.meaning} {code.remedy}")
         if self.outage:
             found.append(
                 _(

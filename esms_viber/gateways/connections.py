@@ -1,7 +1,7 @@
-"""urllib3's connections, changed in three ways.
+"""urllib3's connections, changed in four ways.
 
-The keys are added to a request only as its bytes go out, an answer has one deadline from first byte to last, and
-a connection that idled too long is not used again.
+The keys are added to a request only as its bytes go out, an answer has one deadline from first byte to last, a
+connection that idled too long is not used again, and a call that was held up before it started is not made.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from .keys import NOTHING, Secret, bare
 
 # A server closes what idles; a request on a connection it is just closing would be lost without an answer.
 MAX_IDLE_SECONDS = 30
+# A process can be stopped between the decision to call and the call itself, and go on when the day is another.
+START_WITHIN_SECONDS = 60
 _USED_HEADERS = ("Content-Type", "Content-Length", "Transfer-Encoding", "Content-Encoding")
 
 
 class Call:
     """One request on its way: what is added to its bytes, whether they left, and until when to wait."""
 
-    __slots__ = ("_body", "_public", "_query", "_read_seconds", "deadline", "left")
+    __slots__ = ("_body", "_public", "_query", "_read_seconds", "deadline", "left", "start_before")
 
     def __init__(
         self, timeout: tuple[float, float], *, public: str = "", query: Secret = NOTHING, body: Secret = NOTHING
@@ -37,6 +39,7 @@ class Call:
         self._public, self._query, self._body = public, query, body
         self._read_seconds = timeout[1]
         self.deadline = monotonic() + timeout[0]
+        self.start_before = monotonic() + START_WITHIN_SECONDS
         self.left = False
 
     def mark_left(self) -> None:
@@ -138,6 +141,8 @@ class _Sending:
             raise http.client.CannotSendRequest("one request per call")
         if self.sock is None:
             self.connect()
+        if monotonic() > call.start_before:
+            raise TimeoutError("too late to start")
         error = _hand_over(self.sock, data, call)
         if error is not None:
             raise error

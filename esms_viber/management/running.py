@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 from tqdm import tqdm
+
+from ..codes import describe
 
 SECONDS_BETWEEN_COUNTS = 10
 
@@ -23,6 +26,16 @@ def running(say: Callable[[str], object], total: int | None, verbosity: int) -> 
     """Whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
     with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
         yield should_stop, progress
+
+
+def tell_trouble(account_code: str, *, outage: bool) -> None:
+    """Raise `CommandError`, for which the process exits with 1, where eSMS refused the account or did not answer."""
+    if account_code:
+        code = describe(account_code)
+        name = _("Code")
+        raise CommandError(f"{name} {code.code}: {code.meaning} {code.remedy}")
+    if outage:
+        raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
 
 
 class StopSignals:

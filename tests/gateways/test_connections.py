@@ -193,3 +193,14 @@ def test_an_answer_of_the_largest_size_is_read(gateway: EsmsGateway, fake_gatewa
     data["x"] = "a" * (64 * 1024 - len(json.dumps(data)))
     fake_gateway.answer(json_answer(data))
     assert gateway.send(make_message()).code == "100"
+
+
+def test_a_call_that_was_held_up_before_it_started_is_not_made(
+    gateway: EsmsGateway, fake_gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by SIGSTOP: when the process goes on, the day may be another, and the RequestId new again."""
+    gateway.send(make_message())
+    monkeypatch.setattr(connections, "START_WITHIN_SECONDS", -1)
+    result = gateway.send(make_message())
+    assert (result.reach, result.text) == (Reach.NOT_CONNECTED, "Could not connect: time-out")
+    assert len(fake_gateway.requests) == 1

@@ -5,10 +5,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from ...codes import describe
 from ...models import OutboundViberMessage
 from ...polling import refresh_due_messages
-from ..running import running
+from ..running import running, tell_trouble
 
 MOST = 1000
 
@@ -41,8 +40,4 @@ class Command(BaseCommand):
                     "left": summary.left,
                 }
             )
-        if summary.account_code:
-            code = describe(summary.account_code)
-            raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
-        if summary.outage:
-            raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
+        tell_trouble(summary.account_code, outage=summary.outage)

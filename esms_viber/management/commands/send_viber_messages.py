@@ -10,12 +10,11 @@ from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
-from ...codes import describe
 from ...delivery import DeliverySummary, Drain
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status
 from ...watching import watch
-from ..running import running
+from ..running import running, tell_trouble
 
 NEEDS_A_PERSON, BLOCKED = 1, 2
 
@@ -63,11 +62,7 @@ class Command(BaseCommand):
         with running(self._say, total, verbosity) as (should_stop, progress):
             summary = Drain(limit=limit, should_stop=should_stop, on_progress=progress).run()
         self._tell(summary, verbosity)
-        if summary.account_code:
-            code = describe(summary.account_code)
-            raise CommandError(f"{_('Code')} {code.code}: {code.meaning} {code.remedy}")
-        if summary.outage:
-            raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
+        tell_trouble(summary.account_code, outage=summary.outage)
 
     def _watch(self, verbosity: int) -> None:
         if verbosity:
