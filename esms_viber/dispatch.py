@@ -34,7 +34,7 @@ def inline(pks: list[int]) -> None:
 def django_tasks(pks: list[int]) -> None:
     """Have a worker of Django Tasks send: Django's own, or on Django 5.2 those of the package `django-tasks`."""
     # Not before: without either of them the other dispatchers work all the same.
-    from .tasks import deliver
+    from .background import deliver
 
     for start in range(0, len(pks), TASK_SIZE):
         deliver.enqueue(pks[start : start + TASK_SIZE])

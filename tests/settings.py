@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ INSTALLED_APPS = [
     "esms_viber",
     "tests.shop",
 ]
+if find_spec("django_tasks_db"):
+    INSTALLED_APPS.append("django_tasks_db")  # the tables for tests/engines
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -109,7 +109,7 @@ def _layer(module: str) -> int | None:
         ("esms_viber.claims",),
         ("esms_viber.preparing",),
         ("esms_viber.delivery", "esms_viber.polling", "esms_viber.callbacks"),
-        ("esms_viber.dispatch", "esms_viber.tasks", "esms_viber.watching"),
+        ("esms_viber.dispatch", "esms_viber.background", "esms_viber.watching"),
         ("esms_viber.services",),
         ("esms_viber.admin", "esms_viber.views", "esms_viber.urls", "esms_viber.management", "esms_viber.receivers"),
         ("esms_viber.checks", "esms_viber.apps", "esms_viber.testing"),

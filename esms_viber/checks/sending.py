@@ -54,7 +54,7 @@ def check_dispatcher(conf: ViberSettings) -> Iterator[CheckMessage]:
         problem = "it is not callable"
     if problem:
         yield _unusable("DISPATCHER", problem, "esms_viber.E005")
-    elif dispatcher is django_tasks and (problem := _import("esms_viber.tasks.deliver")[1]):
+    elif dispatcher is django_tasks and (problem := _find_task()[1]):
         yield Error(
             f'ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: {problem}.',
             hint='On Django 5.2: pip install "django-esms-viber[tasks]". On any: TASKS needs a backend "default" with '
@@ -63,12 +63,19 @@ def check_dispatcher(conf: ViberSettings) -> Iterator[CheckMessage]:
         )
 
 
+def _find_task() -> tuple[Any, str]:
+    """The task of that dispatcher, or why it cannot be had."""
+    try:
+        return import_string("esms_viber.background.deliver"), ""
+    except Exception as error:  # noqa: BLE001 - it is made when imported, by whatever backend TASKS names
+        return None, str(error)
+
+
 def check_task_backend(conf: ViberSettings) -> Iterator[CheckMessage]:
     wanted = conf.DISPATCHER
-    if (_import(wanted)[0] if isinstance(wanted, str) else wanted) is not django_tasks:
-        return
-    deliver: Any = _import("esms_viber.tasks.deliver")[0]
-    backend = type(deliver.get_backend()).__name__ if deliver is not None else ""
+    dispatcher = _import(wanted)[0] if isinstance(wanted, str) else wanted
+    task = _find_task()[0] if dispatcher is django_tasks else None
+    backend = type(task.get_backend()).__name__ if task is not None else ""
     if backend in {"ImmediateBackend", "DummyBackend"}:
         does = "sends in the web request, without INLINE_LIMIT" if backend == "ImmediateBackend" else "sends nothing"
         yield CheckWarning(

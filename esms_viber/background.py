@@ -1,4 +1,8 @@
-"""The task of Django Tasks by which the dispatcher `django_tasks` has messages sent."""
+"""The task of Django Tasks by which the dispatcher `django_tasks` has messages sent.
+
+Not named `tasks`: Celery imports the module of that name of every installed app, and where Django Tasks is missing, or
+set up for other queues, importing this one fails.
+"""
 
 from __future__ import annotations
 
