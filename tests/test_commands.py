@@ -272,6 +272,33 @@ def test_a_lease_is_kept_through_calls_that_last_longer_than_it(esms, clock):
     assert len(esms.requests) == 4
 
 
+class TimeLimit(Exception):
+    """As Celery's and RQ's: raised in the middle of whatever the main thread is doing."""
+
+
+def test_a_time_limit_in_the_middle_of_a_run_loses_no_answer(esms, settings):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    queue(40)
+    esms.answer_all([Wait(0.4), *accepted()])
+
+    def end(number: int, frame: object) -> None:
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.6)
+    try:
+        with pytest.raises(TimeLimit):
+            delivery.deliver_due_messages()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert 4 <= len(esms.requests) < 20
+    assert states() == {"sent": len(esms.requests), "queued": 40 - len(esms.requests)}
+    delivery.deliver_due_messages()
+    assert states() == {"sent": 40}
+    assert len({request["RequestId"] for request in esms.requests}) == len(esms.requests) == 40
+
+
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
