@@ -279,13 +279,13 @@ class TimeLimit(Exception):
 def test_a_time_limit_in_the_middle_of_a_run_loses_no_answer(esms, settings):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
     queue(40)
-    esms.answer_all([Wait(0.4), *accepted()])
+    esms.answer_all([Wait(0.2), *accepted()])
 
     def end(number: int, frame: object) -> None:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, 0.6)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(TimeLimit):
             delivery.deliver_due_messages()
