@@ -401,7 +401,7 @@ def test_watching_outlives_its_database(monkeypatch, caplog):
 def test_watching_takes_over_what_others_left(clock):
     (message,) = queue(1)
     with Watcher():
-        wait_until(lambda: len(outbox) == 1, 20)
+        wait_until(lambda: states() == {"sent": 1}, 20)
         OutboundViberMessage.objects.filter(pk=message.pk).update(
             status="sending",
             claim_id="gone",
