@@ -188,6 +188,9 @@ def test_taken_by_124_and_never_heard_of_again(clock, admin_client):
     shown = admin_client.get(f"{LIST}?attention=unconfirmed").context["cl"].result_list
     assert [row.pk for row in shown] == [message.pk]
 
+    clock.advance(days=7)
+    assert get_queue_status().unconfirmed == 0, "eSMS tells nobody any more"
+
 
 def test_sandbox_messages_are_never_unconfirmed(clock):
     send_viber_message(PHONE, TEXT, sandbox=True)

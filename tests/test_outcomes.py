@@ -32,6 +32,7 @@ from tests.fake_gateway import (
     Drip,
     Hang,
     Reset,
+    Wait,
     accepted,
     echo,
     http_answer,
@@ -332,14 +333,19 @@ def test_a_probe_that_a_receiver_vetoes_is_no_probe(esms, settings):
 
 
 def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
+    """Another sender looks for work all the while."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.6))
+    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(10)])
-    asked = []
+    asked, others = [], []
 
     def slow(message, **kwargs):
         asked.append(message.pk)
-        time.sleep(0.1)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        with ThreadPoolExecutor(1) as other:
+            others.append(other.submit(_deliver_elsewhere).result())
+        time.sleep(0.2)
 
     pre_send.connect(slow)
     try:
@@ -347,6 +353,78 @@ def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
     finally:
         pre_send.disconnect(slow)
     assert len(asked) == len(set(asked)) == 10
+    assert others == [0] * 10
+
+
+def _deliver_elsewhere() -> int:
+    try:
+        return deliver_due_messages().sent
+    finally:
+        connection.close()
+
+
+def test_a_message_taken_over_while_receivers_are_asked_is_left_to_the_other(esms, caplog):
+    def take_over(message, **kwargs):
+        OutboundViberMessage.objects.filter(pk=message.pk).update(claim_id="another")
+
+    pre_send.connect(take_over)
+    try:
+        message = send_viber_message(PHONE, TEXT)
+    finally:
+        pre_send.disconnect(take_over)
+    assert esms.requests == []
+    message.refresh_from_db()
+    assert (message.status, message.claim_id, message.uncertain_since) == ("sending", "another", None)
+
+
+def test_a_message_taken_over_while_it_waits_for_its_turn_is_not_called_for(esms, settings, monkeypatch):
+    """The claim is looked at when it is renewed; a lease that was lost does not come back."""
+    settings.ESMS_VIBER = {
+        **settings.ESMS_VIBER,
+        "DISPATCHER": "esms_viber.dispatch.queue_only",
+        "CONCURRENCY": 1,
+        "TIMEOUT": (1, 5),
+    }
+    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
+    queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(3)])
+
+    def take_the_others(request):
+        others = OutboundViberMessage.objects.sending().exclude(request_id=request["RequestId"])
+        others.filter(claim_id__gt="").update(claim_id="another")
+        connection.close()
+        return [Wait(1.2), *accepted()]
+
+    esms.answer(take_the_others)
+    assert deliver_due_messages().sent == 1
+    assert len(esms.requests) == 1
+    assert OutboundViberMessage.objects.sending().filter(claim_id="another").count() == 2
+
+
+def test_repeats_come_before_what_was_never_tried(esms, settings):
+    """Their day ends."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    queue_viber_message(PHONE, "queued before it")
+    esms.answer([Close()])
+    uncertain = send_viber_message(PHONE, TEXT)
+    _make_due(uncertain)
+    deliver_due_messages(limit=1)
+    uncertain.refresh_from_db()
+    assert uncertain.status == Status.SENT
+
+
+def test_senders_that_die_use_up_the_repeats_too(esms, clock):
+    esms.answer_all([Close()])
+    message = send_viber_message(PHONE, TEXT)
+    for _ in range(3):
+        _make_due(message)
+        deliver_due_messages()
+    OutboundViberMessage.objects.filter(pk=message.pk).update(
+        status="sending", claim_id="gone", lease_until=timezone.now() - dt.timedelta(seconds=1)
+    )
+    calls = len(esms.requests)
+    deliver_due_messages()
+    assert len(esms.requests) == calls == 4
+    _check(message, LEFT)
 
 
 @pytest.mark.parametrize("code", ["100", "104", "103"])

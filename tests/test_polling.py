@@ -225,6 +225,25 @@ def test_a_status_that_makes_no_sense_changes_nothing(esms, clock):
     assert message.events.last().kind == "poll"
 
 
+def test_an_answer_about_another_message_changes_nothing(esms, clock):
+    (message,) = send()
+    esms.answer_all(json_answer({"CodeResponse": "100", "SMSID": "another", **DELIVERED}))
+    clock.advance(minutes=6)
+    refresh()
+    message.refresh_from_db()
+    assert message.status == "sent"
+
+
+def test_told_to_stop_it_asks_about_no_more(settings, clock):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.MeetingGateway", "CONCURRENCY": 1}
+    send(40)
+    clock.advance(minutes=6)
+    done = []
+    summary = refresh_due_messages(should_stop=lambda: bool(done) or done.append(True))
+    assert summary.undecided < 20
+    assert summary.left == 40 - summary.undecided
+
+
 def test_a_gateway_that_raises_ends_nothing_but_its_query(settings, clock, caplog):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.RaisingGateway"}
     messages = send(3)
