@@ -104,6 +104,8 @@ def _request_columns(message: OutboundViberMessage) -> dict[str, object]:
 def renew(messages: Iterable[OutboundViberMessage]) -> None:
     """Hold on to those of the messages that are still ours; a lease of None says that it is lost."""
     messages = list(messages)
+    if not messages:
+        return
     until = timezone.now() + LEASE
 
     def write() -> set[int]:

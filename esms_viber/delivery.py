@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -185,12 +185,7 @@ class Drain:
             return
         try:
             self._starting = [attempt_at(message) for message in messages]
-            allowed = []
-            for attempt in self._starting:
-                if is_allowed(attempt):
-                    allowed.append(attempt)
-                self._keep_up()
-            begun = begin(allowed)
+            begun = begin(list(self._allowed()))
         except BaseException:
             give_back(messages)
             raise
@@ -200,10 +195,18 @@ class Drain:
             self._pending[self._threads.submit(self._calls.make, attempt)] = attempt
         self._count(message for message in messages if message.status != Status.SENDING)
 
-    def _keep_up(self) -> None:
-        """Receivers may take their time: meanwhile answers are recorded, and claims renewed."""
-        if time.monotonic() - self._gathered > GATHERING:
-            self._gather(0)
+    def _allowed(self) -> Iterator[Attempt]:
+        """Receivers may take their time: meanwhile answers are recorded, claims renewed, and an end is noticed."""
+        for number, attempt in enumerate(self._starting):
+            if self._should_stop():
+                self._calls.stop()
+            if self._calls.stopped:
+                give_back(left.message for left in self._starting[number:])
+                return
+            if is_allowed(attempt):
+                yield attempt
+            if time.monotonic() - self._gathered > GATHERING:
+                self._gather(0)
 
     def _gather(self, seconds: float) -> None:
         if self._pending:

@@ -54,7 +54,7 @@ def _end_claim(move: Move, reason: str) -> None:
 
 
 def give_back(messages: Iterable[OutboundViberMessage]) -> None:
-    """No call was made, and none will be: an error, or somebody's Ctrl-C, came first."""
+    """No call was made, and none will be: an error, trouble, or somebody's Ctrl-C came first."""
     for message in messages:
         if message.status == Status.SENDING:
             back = lifecycle.put_back(message, when=timezone.now())

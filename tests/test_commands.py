@@ -24,6 +24,7 @@ from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import queue_viber_message, queue_viber_messages
+from esms_viber.signals import pre_send
 from esms_viber.watching import watch
 from tests.fake_gateway import Wait, accepted, refused, wait_until
 from tests.test_concurrency import _database_url
@@ -210,6 +211,24 @@ def test_told_to_stop_it_finishes_what_is_on_the_wire_and_gives_back_the_rest(es
     assert states() == {"sent": len(esms.requests), "queued": 60 - len(esms.requests)}
     waiting = OutboundViberMessage.objects.queued()
     assert set(waiting.values_list("attempts", "uncertain_since", "claim_id", "error_message")) == {(0, None, "", "")}
+
+
+def test_told_to_stop_it_waits_for_no_more_than_one_slow_receiver():
+    queue(30)
+    asked: list[int] = []
+
+    def slow(message, **kwargs) -> None:
+        asked.append(message.pk)
+
+    pre_send.connect(slow)
+    try:
+        summary = delivery.Drain(should_stop=lambda: len(asked) == 5).run()
+    finally:
+        pre_send.disconnect(slow)
+    assert len(asked) == 5
+    assert (summary.sent, summary.left) == (0, 30)
+    assert states() == {"queued": 30}
+    assert set(OutboundViberMessage.objects.values_list("attempts", "uncertain_since", "claim_id")) == {(0, None, "")}
 
 
 def test_told_twice_it_ends_at_once_and_nothing_is_lost(esms, clock):
