@@ -399,6 +399,18 @@ def test_watching_goes_on_when_the_account_is_in_order_again(settings):
     assert OutboundViberMessage.objects.queued().count() <= 3
 
 
+def test_watching_lets_a_refused_account_rest(settings, monkeypatch):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 60)
+    MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="103")] * 10)
+    queue(10)
+    with Watcher():
+        wait_until(lambda: len(outbox) == 1, 20)
+        time.sleep(0.5)
+        assert len(outbox) == 1
+    assert states() == {"queued": 10}
+
+
 def test_watching_outlives_its_database(monkeypatch, caplog):
     """As when the server is restarted."""
     claim, failures = delivery.claims.claim, []
