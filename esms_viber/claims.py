@@ -46,21 +46,21 @@ def new_claim(now: dt.datetime) -> dict[str, object]:
     return {"claim_id": uuid.uuid4().hex, "lease_until": now + LEASE}
 
 
-def claim(limit: int, pks: Sequence[int] | None = None) -> Claimed:
+def claim(limit: int, pks: Sequence[int] | None = None, *, repeats_first: bool = True) -> Claimed:
     """At most `limit` messages that are due; of these primary keys, or any. Nothing at all: nothing is due."""
     if pks is None and not OutboundViberMessage.objects.using(write_alias()).due().exists():
         # Asked before, since on SQLite even looking for work in earnest keeps others from writing.
         return Claimed([], [])
-    claimed = in_transaction(lambda: _claim(limit, pks))
+    claimed = in_transaction(lambda: _claim(limit, pks, repeats_first))
     for message in claimed.settled:
         if message.status == Status.UNKNOWN:
             tell_undecided(message)
     return claimed
 
 
-def _claim(limit: int, pks: Sequence[int] | None) -> Claimed:
+def _claim(limit: int, pks: Sequence[int] | None, repeats_first: bool) -> Claimed:
     now = timezone.now()
-    due = _lock_due(limit, pks, now)
+    due = _lock_due(limit, pks, now, repeats_first)
     expired = [message for message in due if message.status == Status.QUEUED and _is_past(message.expires_at, now)]
     over = [message for message in due if message.uncertain_since and not _may_repeat(message, now)]
     settled = expired + over
@@ -74,14 +74,19 @@ def _claim(limit: int, pks: Sequence[int] | None) -> Claimed:
     return Claimed(ready, settled)
 
 
-def _lock_due(limit: int, pks: Sequence[int] | None, now: dt.datetime) -> list[OutboundViberMessage]:
+def _lock_due(
+    limit: int, pks: Sequence[int] | None, now: dt.datetime, repeats_first: bool
+) -> list[OutboundViberMessage]:
     messages = OutboundViberMessage.objects.using(write_alias())
     if pks is not None:
         return list(lock(messages.due(now).filter(pk__in=pks).order_by("pk"))[:limit])
-    # One status at a time, as the index has them in order. Repeats first: their day ends.
-    found = list(lock(messages.unknown().due(now), skip_locked=True)[:limit])
-    if len(found) < limit:
-        found += lock(messages.queued().due(now), skip_locked=True)[: limit - len(found)]
+    # One status at a time, as the index has them in order. Repeats come first: their day ends. Not where one message
+    # is to show whether eSMS answers: what had no answer before may have none again for reasons of its own.
+    kinds = [messages.unknown(), messages.queued()]
+    found: list[OutboundViberMessage] = []
+    for kind in kinds if repeats_first else reversed(kinds):
+        if len(found) < limit:
+            found += lock(kind.due(now), skip_locked=True)[: limit - len(found)]
     return found
 
 

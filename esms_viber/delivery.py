@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from . import claims, monitoring
+from . import claims, lifecycle, monitoring
 from .calls import Attempt, Calls
 from .conf import get_settings
 from .gateways import get_gateway
@@ -104,6 +104,7 @@ class Drain:
         self._starting: list[Attempt] = []
         self._pending: dict[Future[None], Attempt] = {}
         self._counts: Counter[str] = Counter()
+        self._announcements: deque[Callable[[], object]] = deque()
         self._probing = False
         self._renewed = self._gathered = self._looked = -math.inf
 
@@ -115,17 +116,18 @@ class Drain:
             claims.take_over_abandoned()
             # One message is the probe while the last word from eSMS was trouble: the others keep their place.
             self._probing = (self._pks is None or len(self._pks) > 1) and monitoring.in_trouble()
-        try:
-            self._start(claimed)
-            while self._feed() or self._pending:
-                self._gather(GATHERING)
-        except BaseException:
-            self._calls.stop()
-            raise
-        finally:
-            # Whatever went wrong, what is on the wire is finished and written down.
-            self._threads.shutdown(wait=True)
-            self._record(list(self._pending))
+        with lifecycle.announcing_later() as self._announcements:
+            try:
+                self._start(claimed)
+                while self._feed() or self._pending:
+                    self._gather(GATHERING)
+            except BaseException:
+                self._calls.stop()
+                raise
+            finally:
+                # Whatever went wrong, what is on the wire is finished and written down.
+                self._threads.shutdown(wait=True)
+                self._record(list(self._pending))
         return self._summary()
 
     # -- claiming ------------------------------------------------------------------------------------------------------
@@ -137,19 +139,20 @@ class Drain:
         if self._probing and self._calls.made and not self._pending:
             self._end_probe()
         while self._is_open() and (room := self._room()) > 0:
-            claimed = claims.claim(room, self._chunks[0])
+            claimed = claims.claim(room, self._chunks[0], repeats_first=not self._probing)
             self._count(claimed.settled)
             self._remaining -= len(claimed.ready)
             self._start(claimed.ready)
             if self._pks is not None and claimed.found < room:
                 self._chunks.popleft()
-            elif claimed.found:
-                continue
-            elif self._endless:
+            elif not claimed.found and self._endless:
                 self._look_again_later()
-            else:
-                # Some may have been locked by others for a moment; only nothing at all is nothing.
+            elif not claimed.found:
+                # Fewer than asked for may only mean that others had some locked for a moment.
                 self._chunks.popleft()
+            if self._should_stop():
+                self._calls.stop()
+            self._keep_up()
         return self._is_open()
 
     def _is_open(self) -> bool:
@@ -161,7 +164,7 @@ class Drain:
             return 0
         if self._probing:
             return 0 if self._pending else 1
-        most = self._conf.CONCURRENCY * 4
+        most = self._conf.CONCURRENCY * 2
         if self._conf.MAX_PER_SECOND:
             most = min(most, math.ceil(self._conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
         # Not one by one as they are done: a claim costs the same for many.
@@ -170,6 +173,8 @@ class Drain:
 
     def _end_probe(self) -> None:
         if self._calls.in_trouble:
+            # One call is enough where trouble was expected.
+            self._calls.outage = not self._calls.account_code
             self._calls.stop()
         self._probing = False
 
@@ -185,6 +190,7 @@ class Drain:
             return
         try:
             self._starting = [attempt_at(message) for message in messages]
+            self._announce()
             begun = begin(list(self._allowed()))
         except BaseException:
             give_back(messages)
@@ -205,8 +211,17 @@ class Drain:
                 return
             if is_allowed(attempt):
                 yield attempt
-            if time.monotonic() - self._gathered > GATHERING:
-                self._gather(0)
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        if time.monotonic() - self._gathered > GATHERING:
+            self._gather(0)
+
+    def _announce(self) -> None:
+        """Tell the site's receivers what has been committed; they too may take their time."""
+        while self._announcements:
+            self._announcements.popleft()()
+            self._renew()
 
     def _gather(self, seconds: float) -> None:
         if self._pending:
@@ -215,9 +230,15 @@ class Drain:
         elif self._endless:
             time.sleep(seconds)
         self._gathered = time.monotonic()
+        self._renew()
+
+    def _renew(self) -> None:
         if time.monotonic() - self._renewed > claims.LEASE.total_seconds() / 4:
             claims.renew(attempt.message for attempt in (*self._pending.values(), *self._starting))
             self._renewed = time.monotonic()
+            if self._pks is None:
+                # However much there is to do: what a dead sender left has to be repeated on its day.
+                claims.take_over_abandoned()
 
     # -- recording -----------------------------------------------------------------------------------------------------
 
@@ -228,6 +249,7 @@ class Drain:
         for future in done:
             del self._pending[future]
         self._count(attempt.message for attempt in attempts)
+        self._announce()
 
     def _count(self, messages: Iterable[OutboundViberMessage]) -> None:
         """Those that are done with: what was given back is still due, and counted as left."""

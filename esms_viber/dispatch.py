@@ -17,7 +17,7 @@ logger = logging.getLogger("esms_viber")
 
 INLINE_SECONDS = 20.0
 TASK_SIZE = 500
-"""The most messages of one task: so many workers share a large batch, none for longer than its time limit."""
+"""The most messages of one task: so several workers share a large batch."""
 
 
 def inline(pks: list[int]) -> None:

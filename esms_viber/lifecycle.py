@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +119,32 @@ def _set(message: OutboundViberMessage, **columns: Any) -> None:
     message.remember(columns)
 
 
+_later: ContextVar[deque[Callable[[], object]] | None] = ContextVar("esms_viber_announcements", default=None)
+
+
+@contextmanager
+def announcing_later() -> Iterator[deque[Callable[[], object]]]:
+    """Within it, `status_changed` is sent by whoever has entered it: receivers are slow, and claims are to be renewed.
+
+    Gives what is committed and still to be called, in order.
+    """
+    waiting: deque[Callable[[], object]] = deque()
+    token = _later.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _later.reset(token)
+
+
 def _announce(message: OutboundViberMessage, old: Status, new: Status, event: ViberMessageEvent | None) -> None:
-    if status_changed.has_listeners(OutboundViberMessage):
-        transaction.on_commit(
-            lambda: status_changed.send_robust(
-                OutboundViberMessage, message=message, old_status=old, new_status=new, event=event
-            ),
-            using=write_alias(),
-            robust=True,
-        )
+    if not status_changed.has_listeners(OutboundViberMessage):
+        return
+
+    def send() -> None:
+        status_changed.send_robust(OutboundViberMessage, message=message, old_status=old, new_status=new, event=event)
+
+    waiting = _later.get()
+    transaction.on_commit(send if waiting is None else lambda: waiting.append(send), using=write_alias(), robust=True)
 
 
 def make_note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
@@ -190,11 +210,6 @@ def _anew(message: OutboundViberMessage) -> dict[str, Any]:
         "completed_at": None,
         "uncertain_since": None,
     }
-
-
-def cancel(message: OutboundViberMessage, reason: StrOrPromise, *, claim: str) -> bool:
-    """Take a claimed message out that surely was not sent."""
-    return move(message, Status.CANCELLED, claim=claim, **end_columns(reason))
 
 
 def cancel_all(messages: Iterable[OutboundViberMessage]) -> None:

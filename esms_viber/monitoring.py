@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .codes import describe
+from .codes import ACCOUNT_CODES, describe
 from .conf import get_settings
 from .gateways.base import Reach
 from .models import OutboundViberMessage, Status, ViberMessageEvent
@@ -41,6 +41,10 @@ class QueueStatus:
     sending: int
     stuck: int
     """Claimed by a sender that is gone; the next one takes them over."""
+    stuck_since: dt.datetime | None
+    """Since when the oldest of these could have been taken over."""
+    held_up: int
+    """Queued, and put back because a `pre_send` receiver of the site failed."""
     unknown: int
     """Perhaps sent, perhaps not; those that are repeated by themselves included."""
     undecided: int
@@ -58,14 +62,15 @@ class QueueStatus:
     def stalled(self) -> bool:
         """Are messages due, and nobody sends them?"""
         since = self.at - STALLED_AFTER
-        if self.oldest_due_at is None or self.oldest_due_at > since:
+        waiting = [when for when in (self.oldest_due_at, self.stuck_since) if when is not None]
+        if not waiting or min(waiting) > since:
             return False
         return self.last_call_at is None or self.last_call_at < since
 
     @property
     def blocked(self) -> bool:
         """Do messages not go out, so that somebody has to see to it now?"""
-        return bool(self.account_code) or self.outage or self.stalled
+        return bool(self.account_code) or self.outage or self.stalled or self.held_up > 0
 
     @property
     def needs_a_person(self) -> bool:
@@ -92,6 +97,16 @@ class QueueStatus:
                     "Messages are due, and nobody sends them. Have “manage.py send_viber_messages” run by cron every "
                     "minute, or with --watch as a service."
                 )
+            )
+        if self.held_up:
+            found.append(
+                ngettext(
+                    "One message waits because this site's own check before sending (pre_send) failed: see its log.",
+                    "%(count)d messages wait because this site's own check before sending (pre_send) failed: see its "
+                    "log.",
+                    self.held_up,
+                )
+                % {"count": self.held_up}
             )
         return found
 
@@ -131,36 +146,50 @@ def get_queue_status() -> QueueStatus:
         queued=Count("pk", filter=Q(status=Status.QUEUED)),
         sending=Count("pk", filter=Q(status=Status.SENDING)),
         stuck=Count("pk", filter=Q(status=Status.SENDING, lease_until__lt=now)),
+        stuck_since=Min("lease_until", filter=Q(status=Status.SENDING, lease_until__lt=now)),
+        held_up=Count("pk", filter=Q(status=Status.QUEUED, attempts=0) & ~Q(error_message="")),
         unknown=Count("pk", filter=Q(status=Status.UNKNOWN)),
+        repeated=Count("pk", filter=Q(status=Status.UNKNOWN, next_attempt_at__isnull=False)),
     )
+    repeated = waiting.pop("repeated")
     due = messages.due(now).order_by().aggregate(due=Count("pk"), oldest_due_at=Min("next_attempt_at"))
-    refused = messages.in_account_trouble().order_by("-pk").values_list("code_result", flat=True).first()
     calls = _last_calls()
+    # What waits because of it may wait longer than the trouble lasts: the last call tells whether it does.
+    last_code = calls[0].code if calls else ""
+    is_refused = last_code in ACCOUNT_CODES and messages.in_account_trouble().exists()
     return QueueStatus(
         at=now,
         **waiting,
         **due,
         undecided=messages.undecided(now).count(),
         unconfirmed=messages.unconfirmed(now).count(),
-        last_call_at=calls[0][0] if calls else None,
-        account_code=refused or "",
-        outage=non_answers(calls) >= min(_SILENCE, get_settings().CONCURRENCY),
+        last_call_at=calls[0].at if calls else None,
+        account_code=last_code if is_refused else "",
+        outage=bool(waiting["queued"] or repeated) and _is_outage(calls),
     )
 
 
 def in_trouble() -> bool:
-    """Was the last word from eSMS none, or one that refuses the account? Then one message is tried first."""
+    """Do messages wait because eSMS refused the account or did not answer? Then one of them is tried first."""
     if OutboundViberMessage.objects.using(write_alias()).in_account_trouble().exists():
         return True
-    return non_answers(_last_calls()[:1]) > 0
+    return _is_outage(_last_calls())
 
 
-def _last_calls() -> list[tuple[dt.datetime, Any]]:
-    """The latest calls about messages, newest first: when, and how far they got."""
+class _Call(NamedTuple):
+    at: dt.datetime
+    code: str
+    reach: Any
+
+
+def _last_calls() -> list[_Call]:
+    """The latest calls about messages, newest first."""
     calls = ViberMessageEvent.objects.using(write_alias()).filter(kind=ViberMessageEvent.Kind.ATTEMPT)
-    return list(calls.order_by("-pk").values_list("created_at", "data__reach")[: get_settings().CONCURRENCY])
+    newest = calls.order_by("-pk").values_list("created_at", "code", "data__reach")[: get_settings().CONCURRENCY]
+    return [_Call(*call) for call in newest]
 
 
-def non_answers(calls: list[tuple[dt.datetime, Any]]) -> int:
-    """How many of the latest calls in a row had no answer."""
-    return sum(1 for _call in itertools.takewhile(lambda call: call[1] in _NON_ANSWERS, calls))
+def _is_outage(calls: list[_Call]) -> bool:
+    """Have the latest calls had no answer, one after the other?"""
+    silent = itertools.takewhile(lambda call: call.reach in _NON_ANSWERS, calls)
+    return sum(1 for _call in silent) >= min(_SILENCE, get_settings().CONCURRENCY)

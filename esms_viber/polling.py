@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,11 +13,13 @@ from django.utils import timezone
 
 from . import lifecycle
 from .calls import Calls, Query
+from .codes import ACCOUNT_CODES
 from .conf import get_settings
 from .gateways import get_gateway
 from .gateways.base import Reach, StatusResult
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .outcomes import next_query_at
+from .outcomes import FIRST_QUERY, is_non_answer, next_query_at
+from .phones import mask_phone
 from .recording import apply_report
 from .reports import MalformedReport, parse_report
 from .rows import insert_each, update_each
@@ -90,7 +93,8 @@ def refresh_due_messages(
             break
         _ask_all(queries, calls, should_stop=should_stop)
         answered = [query for query in queries if query.result is not None]
-        _put_back(query for query in queries if query.result is None)
+        _put_back([query for query in queries if query.result is None], timezone.now())
+        _put_back([query for query in queries if _had_no_answer(query)], timezone.now() + FIRST_QUERY)
         asked += len(answered)
         for query in answered:
             if query.message.status in found:
@@ -121,11 +125,15 @@ def _plan_next(limit: int) -> list[Query]:
     return [Query(message) for message in messages]
 
 
-def _put_back(queries: Iterable[Query]) -> None:
-    """Those that were not asked about after all: their time has come all the same."""
+def _had_no_answer(query: Query) -> bool:
+    return query.result is not None and (is_non_answer(query.result) or query.result.code in ACCOUNT_CODES)
+
+
+def _put_back(queries: Iterable[Query], when: dt.datetime) -> None:
+    """Those that were asked about in vain, or not at all, have not had their turn."""
     pks = [query.message.pk for query in queries]
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, status=Status.SENT)
-    rows.update(next_query_at=timezone.now())
+    rows.update(next_query_at=when)
 
 
 def _ask_all(
@@ -154,9 +162,23 @@ def _record(queries: Sequence[Query], user: Any) -> None:
     for query in queries:
         if query.message.pk in rows:
             query.message = rows[query.message.pk]
+            _log(query.message, query.result)
         else:
             logger.warning("message %s was deleted while eSMS was asked about it", query.message.pk)
             query.result = None
+
+
+def _log(message: OutboundViberMessage, result: StatusResult | None) -> None:
+    if result is not None:
+        logger.info(
+            "asked about message %s to %s: %s (code %s, %d ms) %s",
+            message.pk,
+            mask_phone(message.phone),
+            message.status,
+            result.code or "-",
+            result.duration_ms,
+            result.text,
+        )
 
 
 def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:

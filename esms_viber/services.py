@@ -190,7 +190,7 @@ def resend_viber_messages(
 
 def _locked(messages: Iterable[OutboundViberMessage]) -> list[OutboundViberMessage]:
     """The rows as they are now; as many at a time as a statement may name, in the order in which everybody locks."""
-    pks = sorted(message.pk for message in messages)
+    pks = sorted({message.pk for message in messages})
     rows = OutboundViberMessage.objects.using(write_alias()).order_by("pk")
     return [row for start in range(0, len(pks), 500) for row in lock(rows.filter(pk__in=pks[start : start + 500]))]
 

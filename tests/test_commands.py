@@ -24,9 +24,9 @@ from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import queue_viber_message, queue_viber_messages
-from esms_viber.signals import pre_send
+from esms_viber.signals import pre_send, status_changed
 from esms_viber.watching import watch
-from tests.fake_gateway import Wait, accepted, refused, wait_until
+from tests.fake_gateway import Close, Wait, accepted, refused, wait_until
 from tests.test_concurrency import _database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -105,13 +105,43 @@ def test_after_an_outage_one_message_is_tried_first(settings, clock):
     assert calls < 20
 
     clock.advance(seconds=1)
-    assert "1 unknown" in send()
+    with pytest.raises(CommandError, match="does not answer"):
+        send()
     assert len(outbox) == calls + 1
 
     MemoryGateway.answers.clear()
     clock.advance(minutes=5)
     send()
     assert states() == {"sent": 60}
+
+
+def test_messages_that_are_never_answered_hold_up_no_other(esms, settings, clock):
+    """They are the last to be recorded, and the first that are due again."""
+    bad = {f"09{n:08d}" for n in range(90, 100)}
+    esms.answer_all(lambda request: [Close()] if request["Phone"] in bad else accepted())
+    queue(100)
+    # To four threads, ten in a row are an outage.
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    with pytest.raises(CommandError):
+        send()
+    for _ in range(3):
+        clock.advance(minutes=1)
+        queue_viber_message(PHONE, "a good one")
+        try:
+            send()
+        except CommandError:
+            continue
+    assert not OutboundViberMessage.objects.filter(content="a good one").exclude(status="sent").exists()
+
+
+def test_a_probe_without_an_answer_is_told_to_cron_too(settings, clock, caplog):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2}
+    queue(20)
+    MemoryGateway.answers.extend([SendResult(reach=Reach.NOT_CONNECTED)] * 30)
+    for _ in range(3):
+        with pytest.raises(CommandError, match="does not answer"):
+            send()
+    assert caplog.text.count("eSMS does not answer; no more calls were made") == 3
 
 
 @pytest.mark.parametrize("options", [{"limit": 3, "watch": True}, {"watch": True, "status": "text"}])
@@ -415,11 +445,11 @@ def test_watching_outlives_its_database(monkeypatch, caplog):
     """As when the server is restarted."""
     claim, failures = delivery.claims.claim, []
 
-    def fail(*args):
+    def fail(*args, **options):
         if len(failures) < 2:
             failures.append(True)
             raise OperationalError("server closed the connection unexpectedly")
-        return claim(*args)
+        return claim(*args, **options)
 
     monkeypatch.setattr(delivery.claims, "claim", fail)
     queue(2)
@@ -441,6 +471,42 @@ def test_watching_takes_over_what_others_left(clock):
         )
         wait_until(lambda: len(outbox) == 2, 20)
     assert len({outgoing.request_id for outgoing in outbox}) == 1
+
+
+def test_a_busy_sender_takes_over_what_others_left(clock, settings, monkeypatch):
+    monkeypatch.setattr(delivery.claims, "LEASE", dt.timedelta(seconds=0.8))
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_PER_SECOND": 20}
+    left, *_ = queue(200)
+    OutboundViberMessage.objects.filter(pk=left.pk).update(
+        status="sending",
+        claim_id="gone",
+        uncertain_since=clock.now(),
+        lease_until=clock.now() + dt.timedelta(seconds=1),
+    )
+    with Watcher():
+        wait_until(lambda: OutboundViberMessage.objects.filter(pk=left.pk, status="sent").exists(), 20)
+        assert OutboundViberMessage.objects.queued().count() > 50
+
+
+def test_senders_with_slow_receivers_do_not_take_each_others_messages(clock, monkeypatch):
+    """What is told after the commit takes longer, for all of a claim, than its lease."""
+    monkeypatch.setattr(delivery.claims, "LEASE", dt.timedelta(seconds=1))
+    told = []
+
+    def slow(message, new_status, **kwargs) -> None:
+        told.append((message.pk, new_status))
+        time.sleep(0.05)
+
+    queue(40)
+    status_changed.connect(slow)
+    try:
+        with Watcher(), Watcher():
+            wait_until(lambda: states() == {"sent": 40}, 60)
+    finally:
+        status_changed.disconnect(slow)
+    assert len(outbox) == 40
+    assert Counter(told).most_common(1)[0][1] == 1
+    assert len(told) == 80
 
 
 # -- holding back ------------------------------------------------------------------------------------------------------

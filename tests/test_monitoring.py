@@ -22,6 +22,7 @@ from esms_viber.services import (
     resend_viber_messages,
     send_viber_message,
 )
+from esms_viber.signals import pre_send
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -211,6 +212,51 @@ def test_messages_of_a_sender_that_is_gone_are_stuck_until_the_next_takes_them(c
     assert "one of them by a sender that is gone" in banner(admin_client)
     assert deliver_due_messages().sent == 1
     assert get_queue_status().stuck == 0
+
+
+def test_messages_of_a_dead_sender_that_nobody_takes_over_are_told(clock):
+    (message,) = queue()
+    OutboundViberMessage.objects.filter(pk=message.pk).update(
+        status="sending", claim_id="gone", lease_until=timezone.now()
+    )
+    clock.advance(minutes=11)
+    assert get_queue_status().stalled
+    assert show()[0] == 2
+
+
+def test_trouble_is_over_with_the_first_good_answer_though_messages_still_wait(clock):
+    queue(3)
+    answer("103")
+    deliver_due_messages(limit=1)
+    assert get_queue_status().account_code == "103"
+    deliver_due_messages(limit=1)
+    assert OutboundViberMessage.objects.queued().filter(code_result="103").exists()
+    assert get_queue_status().account_code == ""
+
+
+def test_an_outage_concerns_nobody_where_nothing_waits(clock):
+    answer(*[TIME_OUT] * 4)
+    messages = [send_viber_message(PHONE, f"{number}") for number in range(4)]
+    assert get_queue_status().outage
+    cancel_viber_messages(messages)
+    assert not get_queue_status().outage
+
+
+def test_a_receiver_that_lets_nothing_through_is_told(clock, admin_client):
+    def fail(**kwargs):
+        raise LookupError
+
+    queue(2)
+    pre_send.connect(fail)
+    try:
+        deliver_due_messages()
+    finally:
+        pre_send.disconnect(fail)
+    assert get_queue_status().held_up == 2
+    code, text = show()
+    assert code == 2
+    assert "pre_send" in text
+    assert "2 messages wait because this site" in banner(admin_client)
 
 
 def test_as_json_for_monitoring(clock):
