@@ -80,8 +80,8 @@ def _lock_due(
     messages = OutboundViberMessage.objects.using(write_alias())
     if pks is not None:
         return list(lock(messages.due(now).filter(pk__in=pks).order_by("pk"))[:limit])
-    # One status at a time, as the index has them in order. Repeats come first: their day ends. Not where one message
-    # is to show whether eSMS answers: what had no answer before may have none again for reasons of its own.
+    # One status at a time, as the index has them in order. Repeats come first: their day ends. Not after trouble: what
+    # had no answer before may have none again for reasons of its own.
     kinds = [messages.unknown(), messages.queued()]
     found: list[OutboundViberMessage] = []
     for kind in kinds if repeats_first else reversed(kinds):

@@ -105,7 +105,7 @@ class Drain:
         self._pending: dict[Future[None], Attempt] = {}
         self._counts: Counter[str] = Counter()
         self._announcements: deque[Callable[[], object]] = deque()
-        self._probing = False
+        self._probing, self._repeats_first = False, True
         self._renewed = self._gathered = self._looked = -math.inf
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
@@ -116,6 +116,8 @@ class Drain:
             claims.take_over_abandoned()
             # One message is the probe while the last word from eSMS was trouble: the others keep their place.
             self._probing = (self._pks is None or len(self._pks) > 1) and monitoring.in_trouble()
+            # Messages that are never answered, enough of them, look like an outage: they must not come first again.
+            self._repeats_first = not self._probing
         with lifecycle.announcing_later() as self._announcements:
             try:
                 self._start(claimed)
@@ -139,7 +141,7 @@ class Drain:
         if self._probing and self._calls.made and not self._pending:
             self._end_probe()
         while self._is_open() and (room := self._room()) > 0:
-            claimed = claims.claim(room, self._chunks[0], repeats_first=not self._probing)
+            claimed = claims.claim(room, self._chunks[0], repeats_first=self._repeats_first)
             self._count(claimed.settled)
             self._remaining -= len(claimed.ready)
             self._start(claimed.ready)
@@ -164,7 +166,7 @@ class Drain:
             return 0
         if self._probing:
             return 0 if self._pending else 1
-        most = self._conf.CONCURRENCY * 2
+        most = self._conf.CONCURRENCY * 4
         if self._conf.MAX_PER_SECOND:
             most = min(most, math.ceil(self._conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
         # Not one by one as they are done: a claim costs the same for many.

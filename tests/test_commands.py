@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import pty
@@ -124,13 +125,12 @@ def test_messages_that_are_never_answered_hold_up_no_other(esms, settings, clock
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
     with pytest.raises(CommandError):
         send()
-    for _ in range(3):
+    for _ in range(12):
         clock.advance(minutes=1)
         queue_viber_message(PHONE, "a good one")
-        try:
+        queue_viber_message(PHONE, "a good one")
+        with contextlib.suppress(CommandError):
             send()
-        except CommandError:
-            continue
     assert not OutboundViberMessage.objects.filter(content="a good one").exclude(status="sent").exists()
 
 

@@ -390,7 +390,7 @@ def test_a_message_taken_over_while_it_waits_for_its_turn_is_not_called_for(esms
 
     def take_the_others(request):
         others = OutboundViberMessage.objects.sending().exclude(request_id=request["RequestId"])
-        others.filter(claim_id__gt="").update(claim_id="another")
+        others.update(claim_id="another", lease_until=timezone.now() + dt.timedelta(hours=1))
         connection.close()
         return [Wait(1.2), *accepted()]
 
