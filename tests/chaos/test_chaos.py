@@ -76,7 +76,15 @@ class Senders:
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         """In good order: exit code 0, nothing on the console."""
-        output, _ = process.communicate(timeout=60)
+        output, deadline = None, time.monotonic() + 120
+        while output is None:
+            try:
+                output, _ = process.communicate(timeout=1)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, "it does not end"
+                # One that was stopped in the middle of a transaction may hold what this one waits for.
+                for _until, other in self._stopped:
+                    other.send_signal(signal.SIGCONT)
         # Whoever is told to end before Django has started is simply gone.
         assert process.returncode in {0, -signal.SIGTERM}, output
         assert not output or process.returncode, output
