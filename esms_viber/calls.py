@@ -21,6 +21,9 @@ from .outcomes import is_non_answer, may_repeat_at
 
 logger = logging.getLogger("esms_viber")
 
+GATHERING = 0.05
+"""Seconds for which results are gathered, to be recorded in one transaction."""
+
 Subject = TypeVar("Subject")
 Result = TypeVar("Result")
 
@@ -161,7 +164,7 @@ class Calls:
         """None where a foreign gateway raises something, though it should not."""
         try:
             return method(subject)
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
             # Neither the text nor the traceback: they may hold what the gateway sent.
             logger.error("%s raised %s", method.__qualname__, type(error).__name__)  # noqa: TRY400
             return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from . import claims, lifecycle, monitoring
-from .calls import Attempt, Calls
+from .calls import GATHERING, Attempt, Calls
 from .conf import get_settings
 from .gateways import get_gateway
 from .models import OutboundViberMessage, Status
@@ -25,9 +25,6 @@ from .recording import record_attempts
 from .transactions import refuse_open_transaction, write_alias
 
 logger = logging.getLogger("esms_viber")
-
-GATHERING = 0.05
-"""Seconds for which results are gathered, to be recorded in one transaction."""
 
 LOOKING = 1.0
 """Seconds between two looks for work, where a run goes on when nothing is due."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils import timezone
 
 from . import lifecycle
-from .calls import Calls, Query
+from .calls import GATHERING, Calls, Query
 from .codes import ACCOUNT_CODES
 from .conf import get_settings
 from .gateways import get_gateway
@@ -32,7 +32,6 @@ logger = logging.getLogger("esms_viber")
 
 ASKABLE = (Status.SENDING, Status.UNKNOWN, Status.SENT)
 
-_GATHERING = 0.05
 _AT_ONCE = 200
 
 
@@ -146,7 +145,7 @@ def _ask_all(
         while pending:
             if should_stop():
                 calls.stop()
-            done, _pending = wait(pending, timeout=_GATHERING)
+            done, _pending = wait(pending, timeout=GATHERING)
             _record([query for future in done if (query := pending.pop(future)).result is not None], user)
     except BaseException:
         calls.stop()
