@@ -1,0 +1,47 @@
+"""Pages of the app's own beside the list: how they are reached, by whom, and what frames them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from ..transactions import non_atomic_requests
+from .base import MessageAdminBase
+
+View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]
+
+_PREFIX = "esms_viber_outboundvibermessage"
+
+
+def route(model_admin: MessageAdminBase, address: str, view: View, *, permission: str) -> URLPattern:
+    """A page under the list's address, named after its view, for staff who may `view`, `add`, `change` or `send`.
+
+    The view runs outside of any transaction, whatever `ATOMIC_REQUESTS` says.
+    """
+
+    def guarded(request: HttpRequest) -> HttpResponseBase:
+        if not getattr(model_admin, f"has_{permission}_permission")(request):
+            raise PermissionDenied
+        request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined] # read by the templates
+        return view(model_admin, request)
+
+    update_wrapper(guarded, view)
+    page: Any = model_admin.admin_site.admin_view(guarded)
+    return path(address, non_atomic_requests(page), name=f"{_PREFIX}_{view.__name__}")
+
+
+def url_of(model_admin: MessageAdminBase, name: str) -> str:
+    """The address of a page of `route()`, or of the `changelist`."""
+    return reverse(f"admin:{_PREFIX}_{name}", current_app=model_admin.admin_site.name)
+
+
+def render(model_admin: MessageAdminBase, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
+    """A page in the admin's frame; `context` names its `title`."""
+    context = {**model_admin.admin_site.each_context(request), "opts": model_admin.opts, **context}
+    return TemplateResponse(request, f"admin/esms_viber/outboundvibermessage/{template}.html", context)
