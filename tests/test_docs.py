@@ -66,6 +66,39 @@ def test_the_services_named_in_the_readme_exist():
     assert named <= set(services.__all__)
 
 
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """The code blocks, by language, without their comments: those are translated."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    return [(language, re.sub(r"(^|\s)\s*# .*$", "", code, flags=re.M)) for language, code in blocks]
+
+
+def _keys(text: str) -> list[list[str]]:
+    """Of each row of each table: what stands in its first column in code, or as a number."""
+    return [re.findall(r"`[^`]+`|^\d+$", row[0]) for row in _rows(text)]
+
+
+def _headings(text: str) -> list[str]:
+    return re.findall(r"^(#+) ", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M), re.M)
+
+
+def test_the_readme_in_vietnamese_tells_the_same():
+    vietnamese = (ROOT / "README.vi.md").read_text()
+    assert _blocks(vietnamese) == _blocks(README)
+    assert _keys(vietnamese) == _keys(README)
+    assert _headings(vietnamese) == _headings(README)
+    assert "[Tiếng Việt](README.vi.md)" in README
+    assert "[English](README.md)" in vietnamese
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.vi.md"])
+def test_links_within_the_readme_lead_somewhere(readme):
+    text = (ROOT / readme).read_text()
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+    assert all((ROOT / path).exists() for path in re.findall(r"\]\(([^)#:]+)\)", text))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_is_long(path):
     assert len(path.read_text().splitlines()) <= 310
@@ -93,8 +126,15 @@ def _layer(module: str) -> int | None:
             "esms_viber.phones",
             "esms_viber.states",
             "esms_viber.codes",
+            "esms_viber.sentences",
         ),
-        ("esms_viber.gateways", "esms_viber.reports", "esms_viber.tokens"),
+        (
+            "esms_viber.gateways",
+            "esms_viber.balance",
+            "esms_viber.reports",
+            "esms_viber.tokens",
+            "esms_viber.recipients",
+        ),
         (
             "esms_viber.outgoing",
             "esms_viber.validation",
@@ -104,13 +144,20 @@ def _layer(module: str) -> int | None:
         ),
         ("esms_viber.models",),
         ("esms_viber.outcomes", "esms_viber.signals", "esms_viber.lifecycle"),
-        ("esms_viber.calls", "esms_viber.intake", "esms_viber.resending", "esms_viber.monitoring"),
+        (
+            "esms_viber.calls",
+            "esms_viber.intake",
+            "esms_viber.resending",
+            "esms_viber.monitoring",
+            "esms_viber.figures",
+            "esms_viber.prices",
+        ),
         ("esms_viber.recording",),
         ("esms_viber.claims",),
         ("esms_viber.preparing",),
         ("esms_viber.delivery", "esms_viber.polling", "esms_viber.callbacks"),
         ("esms_viber.dispatch", "esms_viber.background", "esms_viber.watching"),
-        ("esms_viber.services",),
+        ("esms_viber.services", "esms_viber.mailings"),
         ("esms_viber.admin", "esms_viber.views", "esms_viber.urls", "esms_viber.management", "esms_viber.receivers"),
         ("esms_viber.checks", "esms_viber.apps", "esms_viber.testing"),
     ]

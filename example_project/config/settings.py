@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import environ
 from django.utils.translation import gettext_lazy as _
 
+from .images import local_images
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -73,6 +75,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 LANGUAGE_CODE = "vi"
 LANGUAGES = [("vi", _("Vietnamese")), ("en", _("English"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+# Django knows how Vietnamese separates thousands, but not that it does.
+NUMBER_GROUPING = 3
 TIME_ZONE = "Asia/Ho_Chi_Minh"
 USE_TZ = True
 
@@ -95,8 +100,7 @@ ESMS_VIBER = {
 
 SIMULATOR = {
     "BRANDNAMES": ("CA PHE SOM",),
-    # Viber wants images at https URLs. The demo has no such host, so its phones fetch these from this site.
-    "LOCAL_IMAGES": {"https://shop.example.vn/static/": "/static/"},
+    "LOCAL_IMAGES": local_images(SITE_ORIGIN),
 }
 
 ESMS_IS_SIMULATED = urlsplit(str(ESMS_VIBER["BASE_URL"])).hostname in ("127.0.0.1", "localhost")

@@ -5,16 +5,27 @@ import socket
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, TestCase, override_settings
+from django.utils.timezone import localdate
+from esms_viber.models import OutboundViberMessage, ViberMessageEvent
+from esms_viber.monitoring import get_queue_status
+from esms_viber.polling import RefreshSummary, refresh_due_messages
+from esms_viber.reports import parse_report
+from esms_viber.services import DeliverySummary, deliver_due_messages
 
 import config.settings
 from shop.models import Order
+from simulator.conf import get_config
 
-from . import seed, server
+from . import history, seed, server, terminal
+from .management.commands.demo import _point_everything_at
+
+ENGLISH = {"LC_ALL": "en_GB.UTF-8"}
 
 
 class SeedTests(TestCase):
@@ -37,6 +48,94 @@ class SeedTests(TestCase):
         self.assertEqual(Order.objects.count(), len(seed.ORDERS) + 1)
 
 
+class HistoryTests(TestCase):
+    messages = OutboundViberMessage.objects.order_by("pk")
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        history.create_history()
+
+    def count(self, **columns: object) -> int:
+        return self.messages.filter(**columns).count()
+
+    def test_what_became_of_its_messages(self) -> None:
+        statuses = ("delivered", "undelivered", "failed", "unknown")
+        self.assertEqual([self.count(status=status) for status in statuses], [76, 8, 5, 1])
+        self.assertEqual([self.count(code_result=code) for code in ("100", "99", "104", "199")], [84, 3, 2, 1])
+        self.assertEqual(self.count(campaign="orders") + self.count(campaign="tet-2027"), self.messages.count())
+        for campaign, price in (("orders", 470), ("tet-2027", 1450)):
+            delivered = self.messages.filter(campaign=campaign, status="delivered")
+            self.assertEqual(set(delivered.values_list("total_price", flat=True)), {price})
+
+    def test_nothing_of_it_is_left_to_send_or_to_ask(self) -> None:
+        before = list(self.messages.values())
+        self.assertEqual(deliver_due_messages(), DeliverySummary())
+        self.assertEqual(refresh_due_messages(), RefreshSummary())
+        self.assertEqual(list(self.messages.values()), before)
+        self.assertEqual(self.count(next_attempt_at=None, next_query_at=None), len(before))
+
+    def test_one_message_waits_for_a_person_and_nothing_is_blocked(self) -> None:
+        queue = get_queue_status()
+        self.assertEqual((queue.undecided, queue.unconfirmed, queue.blocked), (1, 0, False))
+
+    def test_times_follow_each_other_in_the_two_weeks_before_today(self) -> None:
+        for message in self.messages.all():
+            times = [message.created_at, message.queued_at, message.sent_at, message.completed_at]
+            known = [time for time in times if time]
+            self.assertEqual(known, sorted(known))
+            self.assertIn((localdate() - localdate(message.created_at)).days, range(1, history.DAYS + 1))
+        created = list(self.messages.values_list("created_at", flat=True))
+        self.assertEqual(created, sorted(created))
+
+    def test_every_message_has_its_timeline(self) -> None:
+        for message in self.messages.all():
+            events = list(message.events.all())
+            expected = ["requested", "attempt"] + ["callback"] * (message.sent_at is not None)
+            self.assertEqual([event.kind for event in events], expected)
+            self.assertEqual(events[0].created_at, message.created_at)
+            self.assertEqual(events[1].code, message.code_result)
+            for event in events[2:]:
+                self.assertEqual(parse_report(event.data).verdict.value, message.status)
+
+    def test_a_message_as_the_app_would_take_it(self) -> None:
+        for message in self.messages.all():
+            message.full_clean()
+
+    def test_comes_once(self) -> None:
+        history.create_history()
+        self.assertEqual(self.messages.count(), 90)
+        self.assertEqual(ViberMessageEvent.objects.count(), 90 * 2 + 84)
+
+    def test_is_the_same_in_every_demo(self) -> None:
+        columns = ("phone", "content", "status", "request_id", "created_at")
+        first = list(self.messages.values_list(*columns))
+        self.messages.all().delete()
+        history.create_history()
+        self.assertEqual(list(self.messages.values_list(*columns)), first)
+
+
+class TerminalTests(SimpleTestCase):
+    def test_speaks_as_the_environment_says(self) -> None:
+        for environment, language in (
+            ({}, "en"),
+            ({"LANG": "vi_VN.UTF-8"}, "vi"),
+            ({"LANG": "C.UTF-8"}, "en"),
+            ({"LC_ALL": "", "LC_MESSAGES": "vi_VN", "LANG": "en_US.UTF-8"}, "vi"),
+            ({"LC_ALL": "en_US.UTF-8", "LANG": "vi_VN.UTF-8"}, "en"),
+        ):
+            with self.subTest(environment), patch.dict("os.environ", environment, clear=True):
+                self.assertEqual(terminal.language(), language)
+
+    @override_settings(DEBUG=False)
+    def test_refuses_in_vietnamese(self) -> None:
+        with (
+            patch.dict("os.environ", {"LC_ALL": "vi_VN.UTF-8"}),
+            self.assertRaisesMessage(CommandError, "chỉ chạy khi DEBUG=True"),
+        ):
+            call_command("demo")
+
+
+@patch.dict("os.environ", ENGLISH)
 class RefusalTests(SimpleTestCase):
     @override_settings(DEBUG=False)
     def test_without_debug(self) -> None:
@@ -58,6 +157,15 @@ class RefusalTests(SimpleTestCase):
     def test_settings_name_the_simulators_account(self) -> None:
         self.assertIn(settings.ESMS_VIBER["BRANDNAME"], settings.SIMULATOR["BRANDNAMES"])
 
+    def test_pictures_of_this_site_reach_the_phones_without_https(self) -> None:
+        settings_before = {name: getattr(settings, name) for name in ("SITE_ORIGIN", "SIMULATOR", "ESMS_VIBER")}
+        host = urlsplit(settings.SITE_ORIGIN).netloc
+        self.assertEqual(get_config().LOCAL_IMAGES[f"https://{host}/static/"], "/static/")
+        with override_settings(DEMO_LOGINS=(), **settings_before):
+            _point_everything_at("http://127.0.0.1:8765")
+            local = {"https://shop.example.vn/static/", "https://127.0.0.1:8765/static/"}
+            self.assertEqual(set(get_config().LOCAL_IMAGES), local)
+
     def test_every_variable_is_in_the_example(self) -> None:
         source = Path(config.settings.__file__).read_text(encoding="utf-8")
         read = set(re.findall(r'\benv[.\w]*\(\s*"([A-Z_]+)"', source))
@@ -65,11 +173,12 @@ class RefusalTests(SimpleTestCase):
         self.assertEqual(read, set(re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE)))
 
 
+@patch.dict("os.environ", ENGLISH)
 @override_settings(DEBUG=True)
 class OnceTests(TestCase):
     def test_fails_unless_the_message_is_delivered(self) -> None:
         with (
-            patch("demo.management.commands.demo.Story.tell", return_value="sent"),
+            patch("demo.management.commands.demo.Story.tell", return_value=OutboundViberMessage.Status.SENT),
             self.assertRaisesMessage(CommandError, "its status is “sent”"),
         ):
             call_command("demo", once=True, stdout=StringIO())

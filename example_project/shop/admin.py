@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
+from esms_viber.admin import ViberMessageInline
 
 from .models import Order
 
@@ -14,6 +15,7 @@ class OrderAdmin(admin.ModelAdmin):
     list_editable = ["status"]
     list_filter = ["status"]
     search_fields = ["customer", "phone", "items"]
+    inlines = [ViberMessageInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         return super().get_queryset(request).with_viber_status()

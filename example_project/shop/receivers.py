@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models.signals import post_save
 from django.dispatch import receiver
+from django.templatetags.static import static
 from esms_viber.services import queue_viber_message
+
+from config.images import https_url
 
 from .models import Order
 
 logger = logging.getLogger(__name__)
-
-PARCEL_IMAGE = "https://shop.example.vn/static/shop/parcel.png"
 
 # Not translated by gettext: the language in force here is that of whoever saves the order.
 TEXTS = {
@@ -38,7 +40,7 @@ def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
         queue_viber_message(
             instance.phone,
             text.format(order=instance),
-            image_url=PARCEL_IMAGE if instance.status == Order.Status.SHIPPED else "",
+            image_url=_parcel_image() if instance.status == Order.Status.SHIPPED else "",
             button_label="Xem đơn hàng",
             button_url=instance.link,
             related_object=instance,
@@ -48,3 +50,7 @@ def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
     except ValidationError as error:
         # The form checks the phone, but orders come from imports too, and one is worth more than its message.
         logger.warning("Order %s: no Viber message: %s", instance.pk, "; ".join(error.messages))
+
+
+def _parcel_image() -> str:
+    return https_url(settings.SITE_ORIGIN, static("shop/parcel.png"))

@@ -41,12 +41,13 @@ class MessageTests(TestCase):
         self.assertIn("260.000 đ", message.content)
         self.assertEqual(message.button_url, f"{settings.SITE_ORIGIN}/orders/{order.public_id}/")
 
-    def test_shipped_order_queues_another_one_with_an_image(self) -> None:
+    @override_settings(SITE_ORIGIN="http://127.0.0.1:8001")
+    def test_shipped_order_queues_another_one_with_an_image_of_this_site(self) -> None:
         order = make_order(status=Order.Status.PAID)
         mark(order, Order.Status.SHIPPED)
         mark(order, Order.Status.PAID)
-        kinds = OutboundViberMessage.objects.for_object(order).order_by("pk").values_list("image_url", flat=True)
-        self.assertEqual([bool(image) for image in kinds], [False, True])
+        images = OutboundViberMessage.objects.for_object(order).order_by("pk").values_list("image_url", flat=True)
+        self.assertEqual(list(images), ["", "https://127.0.0.1:8001/static/shop/parcel.png"])
 
     def test_each_order_has_its_own_message(self) -> None:
         for _ in range(2):
@@ -112,6 +113,12 @@ class PageTests(TestCase):
             response = self.client.get("/", headers={"accept-language": language})
             self.assertContains(response, f'<html lang="{language}">')
             self.assertIn("default-src 'self'", response["Content-Security-Policy"])
+
+    def test_admin_speaks_of_the_shop_in_both_languages(self) -> None:
+        self.client.force_login(User.objects.create_superuser("admin"))
+        for language, name in (("vi", "Cửa hàng"), ("en", "Shop")):
+            response = self.client.get(reverse("admin:index"), headers={"accept-language": language})
+            self.assertIn(name, [str(app["name"]) for app in response.context["app_list"]])
 
     def test_admin_list(self) -> None:
         make_order(status=Order.Status.PAID)

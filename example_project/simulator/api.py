@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.html import format_html
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
@@ -17,6 +20,11 @@ from .conf import get_config
 from .reports import schedule_report
 from .state import LogEntry, Message, gateway, now
 from .wire import as_dict, find_oddities, read_query
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+SEND = _("send call")
 
 ERROR_PAGE = (
     "<!DOCTYPE html><html><head><title>{title}</title></head>"
@@ -28,18 +36,18 @@ ERROR_PAGE = (
 def send_multiple_message_v4_get(request: HttpRequest) -> HttpResponse:
     query = request.META["QUERY_STRING"]
     if len(query) > get_config().MAX_QUERY_LENGTH:
-        gateway.log(LogEntry("send", "HTTP 400", oddities=("the query string is too long",)))
+        gateway.log(LogEntry(SEND, "HTTP 400", oddities=(_("the query string is too long"),)))
         return _error_page(request, 400, "Bad Request")
     parameters = read_query(query)
     values, oddities = as_dict(parameters), tuple(find_oddities(parameters))
     behaviour = gateway.take_behaviour()
     response, result = _answer(request, values, behaviour)
-    gateway.log(LogEntry("send", result, values.get("RequestId", ""), values.get("Phone", ""), oddities))
+    gateway.log(LogEntry(SEND, result, values.get("RequestId", ""), values.get("Phone", ""), oddities))
     _hold(behaviour)
     return response
 
 
-def _answer(request: HttpRequest, values: dict[str, str], behaviour: Behaviour) -> tuple[HttpResponse, str]:
+def _answer(request: HttpRequest, values: dict[str, str], behaviour: Behaviour) -> tuple[HttpResponse, _StrOrPromise]:
     """The response, and in a few words what it says."""
     if behaviour.answering is Answering.ERROR_500:
         return _error_page(request, 500, "Internal Server Error"), "HTTP 500"
@@ -48,7 +56,7 @@ def _answer(request: HttpRequest, values: dict[str, str], behaviour: Behaviour) 
         schedule_report(message, behaviour.reporting)
     result = str(answer.get("CodeResult") or answer["error"])
     if behaviour.answering is Answering.HTML:
-        return _error_page(request, 200, "Service Unavailable"), f"{result}, told as HTML"
+        return _error_page(request, 200, "Service Unavailable"), format_lazy(_("{code}, told as HTML"), code=result)
     return JsonResponse(answer), result
 
 

@@ -7,14 +7,20 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 import requests
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from . import rules
 from .behaviour import Reporting
 from .conf import get_config
 from .state import LogEntry, Message, gateway
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
 
 WORKERS = 4
 
@@ -105,21 +111,21 @@ def call_back(message: Message) -> None:
         return
     config = get_config()
     url = callback_url(message)
-    for _ in range(1 + config.CALLBACK_RETRIES):
+    for _attempt in range(1 + config.CALLBACK_RETRIES):
         result, timed_out = _get(url, config.CALLBACK_TIMEOUT)
-        what = f"callback, SendStatus {message.send_status}"
+        what = format_lazy(_("callback, SendStatus {status}"), status=message.send_status)
         gateway.log(LogEntry(what, result, message.request_id, message.phone))
         if not timed_out:
             break
 
 
-def _get(url: str, timeout: float) -> tuple[str, bool]:
+def _get(url: str, timeout: float) -> tuple[_StrOrPromise, bool]:
     with requests.Session() as session:
         session.trust_env = False
         try:
             response = session.get(url, timeout=timeout, allow_redirects=False)
         except requests.Timeout:
-            return "no answer in time", True
+            return _("no answer in time"), True
         except (requests.RequestException, ValueError) as error:
             return type(error).__name__, False
     return f"HTTP {response.status_code}", False

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from random import randrange
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from . import rules
 from .behaviour import NORMAL, Answering, Behaviour
 from .conf import Config, get_config
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
 
 VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
 MAX_MESSAGES = 1_000
@@ -58,11 +62,11 @@ class Message:
 class LogEntry:
     """One request that was received, or one callback that was made. Keys are never part of it."""
 
-    what: str
-    result: str
+    what: _StrOrPromise
+    result: _StrOrPromise
     request_id: str = ""
     phone: str = ""
-    oddities: tuple[str, ...] = ()
+    oddities: tuple[_StrOrPromise, ...] = ()
     at: datetime = field(default_factory=now)
 
 
@@ -173,7 +177,7 @@ class Gateway:
             return list(self._log)
 
     @property
-    def oddities(self) -> list[str]:
+    def oddities(self) -> list[_StrOrPromise]:
         """Everything in the calls so far that is not what eSMS documents, oldest first."""
         return [oddity for entry in reversed(self.entries) for oddity in entry.oddities]
 

@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-MANAGE = ROOT / "example_project" / "manage.py"
+from .processes import MANAGE, demo_running, fetch, run
+
 HEX = r"[0-9a-f]+"
-SECONDS = 120
 
 pytestmark = pytest.mark.skipif(not MANAGE.exists(), reason="the example project is not part of this copy")
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """An empty database, and nothing of what a developer may have in the environment or in .env."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ESMS_", "DJANGO_"))}
-    return kept | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'demo.sqlite3'}",
-        "DEBUG": "True",
-        "SITE_ORIGIN": "http://127.0.0.1:8000",
-        "ESMS_BASE_URL": "http://127.0.0.1:8000/MainService.svc/json/",
-    }
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", str(MANAGE), *arguments]
-
-
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        env=environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=SECONDS,
-        check=False,
-    )
 
 
 def test_its_own_tests(environment: dict[str, str]) -> None:
@@ -76,33 +37,6 @@ def test_once_shows_the_way_of_a_message(environment: dict[str, str]) -> None:
         assert re.fullmatch(rf"sending → sent +eSMS answered 100 after \d+ ms, SMSID {HEX}", steps[2])
         assert re.fullmatch(r"sent → delivered +.*SendStatus 5, 470 đ", steps[3])
         assert steps[4:] == ["The message is delivered."]
-
-
-@contextmanager
-def demo_running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The demo on a free port, once it is ready, and what it wrote up to then."""
-    with subprocess.Popen(
-        command("demo", "--port", "0"),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    ) as process:
-        try:
-            written = ""
-            for line in process.stdout:
-                written += line
-                if line.startswith("Ctrl-C"):
-                    break
-            yield process, written
-        finally:
-            process.kill()
-
-
-def fetch(url: str) -> str:
-    with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
-        return response.read().decode()
 
 
 def test_serves_until_ctrl_c(environment: dict[str, str]) -> None:

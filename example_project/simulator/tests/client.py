@@ -36,7 +36,7 @@ def without(values: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-@override_settings(SIMULATOR=ACCOUNT)
+@override_settings(SIMULATOR=ACCOUNT, LANGUAGE_CODE="en")
 class GatewayTestCase(SimpleTestCase):
     def setUp(self) -> None:
         gateway.reset()

@@ -40,6 +40,15 @@ class ControlTests(GatewayTestCase):
         response = client.post(self.url, {"answering": "html", "reporting": "normal"})
         self.assertEqual(response.status_code, 403)
 
+    def test_writes_the_balance_as_the_language_does(self) -> None:
+        for language, balance in (("vi", "1.000.000 đ"), ("en", "1,000,000 đ")):
+            self.assertContains(self.client.get(self.url, headers={"accept-language": language}), balance)
+
+    def test_tells_of_a_call_in_the_language_of_who_looks(self) -> None:
+        self.send(RequestId="r1", OttUrl="https://x.vn/")
+        response = self.client.get(self.url, headers={"accept-language": "vi"})
+        self.assertContains(response, "OttUrl phải viết là OTTUrl trong lệnh này")
+
     def test_shows_calls_and_oddities(self) -> None:
         self.send(RequestId="r1", OttUrl="https://x.vn/")
         self.assertContains(self.client.get(self.url), "OttUrl is spelt OTTUrl in this call")

@@ -62,7 +62,7 @@ class CustomerHandler(BaseHTTPRequestHandler):
         pass
 
 
-@override_settings(SIMULATOR=ACCOUNT)
+@override_settings(SIMULATOR=ACCOUNT, LANGUAGE_CODE="en")
 class ReportTests(LiveServerTestCase):
     def setUp(self) -> None:
         gateway.reset()

@@ -13,11 +13,12 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.urls import reverse
-from django.utils import translation
+from django.utils.translation import gettext
 from esms_viber.services import deliver_due_messages
 
-from demo import seed, server
-from demo.story import Story
+from config.images import local_images
+from demo import history, seed, server, terminal
+from demo.story import Status, Story
 from shop.models import Order
 
 DEFAULT_PORT = 8000
@@ -36,8 +37,11 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}; with --once, any free one")
         parser.add_argument("--once", action="store_true", help="send the message, and end; fail unless it arrived")
 
-    @translation.override("en")
     def handle(self, *, port: int | None, once: bool, **options: Any) -> None:
+        with terminal.in_its_language():
+            self._handle(port, once=once)
+
+    def _handle(self, port: int | None, *, once: bool) -> None:
         _refuse_real_account()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -45,8 +49,8 @@ class Command(BaseCommand):
             self._run(_bind((0 if once else DEFAULT_PORT) if port is None else port), once=once)
         except KeyboardInterrupt:
             if once:
-                raise CommandError("Stopped before the message arrived.") from None
-            self.stdout.write("\nStopped.")
+                raise CommandError(gettext("Stopped before the message arrived.")) from None
+            self.stdout.write("\n" + gettext("Stopped."))
 
     def _run(self, site: server.Server, *, once: bool) -> None:
         _point_everything_at(server.origin(site))
@@ -59,35 +63,44 @@ class Command(BaseCommand):
     def _prepare(self) -> Order:
         call_command("migrate", verbosity=0, interactive=False)
         seed.create_logins()
+        history.create_history()
         return seed.create_orders()
 
     def _send_first_message(self, order: Order, *, strict: bool) -> None:
-        self.stdout.write(f"Order {order} is paid:")
+        self.stdout.write(gettext("Order %(order)s is paid:") % {"order": order})
         status = Story(self.stdout.write).tell(order, SECONDS_TO_DELIVER)
-        if status == "delivered":
-            self.stdout.write(self.style.SUCCESS("The message is delivered."))
+        if status == Status.DELIVERED:
+            self.stdout.write(self.style.SUCCESS(gettext("The message is delivered.")))
         elif strict:
-            raise CommandError(f"The message is not delivered after {SECONDS_TO_DELIVER} s: its status is “{status}”.")
+            raise CommandError(_not_delivered(status))
         else:
-            self.stderr.write(f"The message is not delivered: its status is “{status}”.")
+            self.stderr.write(_not_delivered(status))
 
     def _serve(self, origin: str) -> None:
         pages = [
-            ("Shop", "/"),
-            ("Phone", reverse("simulator:phones")),
-            ("Admin", reverse("admin:index")),
-            ("Gateway", reverse("simulator:control")),
+            (gettext("Shop"), "/"),
+            (gettext("Phones"), reverse("simulator:phones")),
+            (gettext("Admin"), reverse("admin:index")),
+            (gettext("Gateway"), reverse("simulator:control")),
         ]
         self.stdout.write("")
         for name, path in pages:
-            self.stdout.write(f"  {name:<8} {origin}{path}")
+            self.stdout.write(f"  {name:<15} {origin}{path}")
+        login = gettext("Login")
         for username, password, rights in seed.LOGINS:
-            self.stdout.write(f"  Login    {username} / {password}: {rights}")
-        self.stdout.write("\nCtrl-C ends it.")
+            self.stdout.write(f"  {login:<15} {username} / {password}: {rights}")
+        self.stdout.write("\n" + gettext("Ctrl-C ends it."))
         while True:
             # What a site's cron job or worker does: repeats what is due again.
             time.sleep(SECONDS_BETWEEN_DRAINS)
             _send_what_is_due()
+
+
+def _not_delivered(status: Status | None) -> str:
+    if status is None:
+        return gettext("The order has no message.")
+    sentence = gettext("The message is not delivered after %(seconds)d s: its status is “%(status)s”.")
+    return sentence % {"seconds": SECONDS_TO_DELIVER, "status": status.label}
 
 
 def _send_what_is_due() -> None:
@@ -100,11 +113,13 @@ def _send_what_is_due() -> None:
 def _refuse_real_account() -> None:
     """Its first message goes to a number of the samples, and its passwords are in the source."""
     if not settings.DEBUG:
-        raise CommandError("The demo has fixed passwords and runs only with DEBUG=True.")
+        raise CommandError(gettext("The demo has fixed passwords and runs only with DEBUG=True."))
     if not settings.ESMS_IS_SIMULATED:
         raise CommandError(
-            "ESMS_BASE_URL is not the simulator. The demo sends messages of its own: "
-            "unset it for the demo, or run the site with “manage.py runserver”."
+            gettext(
+                "ESMS_BASE_URL is not the simulator. The demo sends messages of its own: "
+                "unset it for the demo, or run the site with “manage.py runserver”."
+            )
         )
 
 
@@ -113,13 +128,15 @@ def _bind(port: int) -> server.Server:
         return server.bind(port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CommandError(f"Port {port} cannot be used: {reason}. Choose another one with --port.") from None
+        sentence = gettext("Port %(port)s cannot be used: %(reason)s. Choose another one with --port.")
+        raise CommandError(sentence % {"port": port, "reason": reason}) from None
 
 
 def _point_everything_at(origin: str) -> None:
     """The port is known only now, and the account is the simulator's, whatever the environment says."""
     settings.SITE_ORIGIN = origin
     settings.DEMO_LOGINS = seed.LOGINS
+    settings.SIMULATOR = {**settings.SIMULATOR, "LOCAL_IMAGES": local_images(origin)}
     settings.ESMS_VIBER = {
         **settings.ESMS_VIBER,
         "API_KEY": "demo-api-key",
