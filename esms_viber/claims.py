@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from . import lifecycle
 from .conf import get_settings
@@ -27,7 +27,7 @@ logger = logging.getLogger("esms_viber")
 LEASE = dt.timedelta(minutes=2)
 """How long a claim holds without being renewed; then another sender takes the message over."""
 
-_TAKEN_OVER = _("The process that was sending it has stopped; another took it over.")
+_TAKEN_OVER = gettext_noop("The process that was sending it has stopped; another took it over.")
 _AT_ONCE = 500
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +68,51 @@ def _is_pair_of_seconds(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_positive_number, value))
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "API_KEY": (_is_text, "a string"),
-    "SECRET_KEY": (_is_text, "a string"),
-    "BRANDNAME": (_is_text, "a string"),
-    "SANDBOX": (_is_flag, "True or False"),
+_TEXT = (_is_text, _("It must be a string."))
+_FLAG = (_is_flag, _("It must be True or False."))
+_POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
+
+_RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
+    "API_KEY": _TEXT,
+    "SECRET_KEY": _TEXT,
+    "BRANDNAME": _TEXT,
+    "SANDBOX": _FLAG,
     "CALLBACK_ORIGIN": (
         lambda v: v is None or _is_text(v),
-        'a string such as "https://shop.example.vn", or None',
+        _('It must be a string such as "https://shop.example.vn", or None.'),
     ),
-    "GATEWAY": (_is_text, "the dotted path of a gateway class"),
-    "DISPATCHER": (lambda v: _is_text(v) or callable(v), "a dotted path or a callable"),
+    "GATEWAY": (_is_text, _("It must be the dotted path of a gateway class.")),
+    "DISPATCHER": (lambda v: _is_text(v) or callable(v), _("It must be a dotted path or a callable.")),
     "BASE_URL": (
         lambda v: _is_text(v) and BASE_URL.fullmatch(v) is not None,
-        "an http(s) URL without user, query and fragment",
+        _("It must be an http(s) URL without user, query and fragment."),
     ),
-    "TIMEOUT": (_is_pair_of_seconds, "two positive numbers of seconds, (connect, read)"),
-    "CONCURRENCY": (_is_positive_integer, "a positive integer"),
-    "INLINE_LIMIT": (_is_positive_integer, "a positive integer"),
-    "MAX_ATTEMPTS": (_is_positive_integer, "a positive integer"),
-    "MAX_PER_SECOND": (lambda v: v is None or _is_positive_number(v), "a positive number, or None"),
-    "MAX_CONTENT_LENGTH": (_is_positive_integer, "a positive integer"),
-    "MAX_LABEL_LENGTH": (_is_positive_integer, "a positive integer"),
-    "MAX_QUERY_LENGTH": (_is_positive_integer, "a positive integer"),
-    "SEND_ON_SAVE": (_is_flag, "True or False"),
+    "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read).")),
+    "CONCURRENCY": _POSITIVE_INTEGER,
+    "INLINE_LIMIT": _POSITIVE_INTEGER,
+    "MAX_ATTEMPTS": _POSITIVE_INTEGER,
+    "MAX_PER_SECOND": (
+        lambda v: v is None or _is_positive_number(v),
+        _("It must be a positive number, or None."),
+    ),
+    "MAX_CONTENT_LENGTH": _POSITIVE_INTEGER,
+    "MAX_LABEL_LENGTH": _POSITIVE_INTEGER,
+    "MAX_QUERY_LENGTH": _POSITIVE_INTEGER,
+    "SEND_ON_SAVE": _FLAG,
 }
 
 
-def find_problems(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Known keys whose value is of a wrong type, with what is wanted instead. Values are not repeated."""
-    return {name: wanted for name, (fits, wanted) in _RULES.items() if name in raw and not fits(raw[name])}
+def find_problems(raw: Mapping[str, Any]) -> dict[str, StrOrPromise]:
+    """Known keys whose value is of a wrong type, with what it must be. Values are not repeated."""
+    return {name: rule for name, (fits, rule) in _RULES.items() if name in raw and not fits(raw[name])}
+
+
+def not_a_dict() -> str:
+    return gettext("The setting ESMS_VIBER must be a dict.")
+
+
+def wrong_type(name: str) -> str:
+    return gettext('ESMS_VIBER["%(name)s"] has the wrong type.') % {"name": name}
 
 
 def get_settings() -> ViberSettings:
@@ -100,17 +120,20 @@ def get_settings() -> ViberSettings:
 
     Raises `ImproperlyConfigured`, naming the setting, for a value of a wrong type.
     """
-    # Raised from a frame that never held the dict: pages and trackers of errors show local variables.
-    if sentence := _first_problem():
-        raise ImproperlyConfigured(sentence)
+    # Raised, and put into words, in frames that never held the dict: pages and trackers of errors show local variables.
+    if not _is_a_dict():
+        raise ImproperlyConfigured(not_a_dict())
+    for name, rule in _problems().items():
+        raise ImproperlyConfigured(f"{wrong_type(name)} {rule}")
     return _read()
 
 
-def _first_problem() -> str:
-    raw = getattr(settings, "ESMS_VIBER", {})
-    if not isinstance(raw, Mapping):
-        return "The setting ESMS_VIBER must be a dict."
-    return next((f'ESMS_VIBER["{name}"] must be {wanted}.' for name, wanted in find_problems(raw).items()), "")
+def _is_a_dict() -> bool:
+    return isinstance(getattr(settings, "ESMS_VIBER", {}), Mapping)
+
+
+def _problems() -> dict[str, StrOrPromise]:
+    return find_problems(getattr(settings, "ESMS_VIBER", {}))
 
 
 def _read() -> ViberSettings:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from .conf import get_settings
 from .delivery import Drain
@@ -51,10 +52,15 @@ def get_dispatcher() -> Callable[[list[int]], object]:
         try:
             dispatcher = import_string(dispatcher)
         except ImportError as error:
-            raise ImproperlyConfigured(f'ESMS_VIBER["DISPATCHER"]: {error}') from error
+            sentence = _('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.')
+            raise ImproperlyConfigured(sentence % {"name": "DISPATCHER", "problem": error}) from error
     if not callable(dispatcher):
-        raise ImproperlyConfigured('ESMS_VIBER["DISPATCHER"] must be a dotted path or a callable.')
+        raise ImproperlyConfigured(not_callable())
     return dispatcher
+
+
+def not_callable() -> str:
+    return _('ESMS_VIBER["DISPATCHER"] cannot be used: it is not callable.')
 
 
 class _Handover:

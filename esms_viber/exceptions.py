@@ -14,7 +14,9 @@ class GatewayRefused(EsmsViberError):
 
     def __init__(self, code: str, remedy: str) -> None:
         # What was taken and not delivered has the code of a success, which explains nothing.
-        super().__init__(f"{_('Code')} {code}: {remedy}" if code not in {"", "100"} else remedy)
+        has_meaning = code not in {"", "100"}
+        told = _("Code %(code)s: %(remedy)s") % {"code": code, "remedy": remedy} if has_meaning else remedy
+        super().__init__(told)
         self.code = code
         self.remedy = remedy
 

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from . import lifecycle
 from .models import OutboundViberMessage, ViberMessageEvent
@@ -16,6 +17,8 @@ from .rows import insert_each
 from .transactions import begin_with_write, write_alias
 
 logger = logging.getLogger("esms_viber")
+
+_KEY_GIVEN_AGAIN = gettext_noop("Its dedupe key was given again for another phone or text; that one was not stored.")
 
 
 def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
@@ -85,7 +88,7 @@ def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> Outbound
             first.dedupe_key,
             first.pk,
         )
-        lifecycle.note(first, _("Its dedupe key was given again for another phone or text; that one was not stored."))
+        lifecycle.note(first, _KEY_GIVEN_AGAIN)
     return first
 
 

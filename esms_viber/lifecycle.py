@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from .conf import get_settings
 from .models import OutboundViberMessage, Status, ViberMessageEvent
@@ -22,10 +22,7 @@ from .rows import insert_each, update_each
 from .signals import status_changed
 from .transactions import write_alias
 
-if TYPE_CHECKING:
-    from django.utils.functional import _StrOrPromise as StrOrPromise
-
-EXPIRED = _("It expired before it could be sent.")
+EXPIRED = gettext_noop("It expired before it could be sent.")
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.QUEUED, Status.CANCELLED}),
@@ -147,20 +144,20 @@ def _announce(message: OutboundViberMessage, old: Status, new: Status, event: Vi
     transaction.on_commit(send if waiting is None else lambda: waiting.append(send), using=write_alias(), robust=True)
 
 
-def make_note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
-    """A line for the history, to be stored; a note, unless another kind is given."""
+def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
+    """A line for the history, to be stored; a note, unless another kind is given. The text as in `sentences`."""
     fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
-    return ViberMessageEvent(message=message, request_id=message.request_id, text=str(text)[:500], **fields)
+    return ViberMessageEvent(message=message, request_id=message.request_id, text=text[:500], **fields)
 
 
-def note(message: OutboundViberMessage, text: StrOrPromise, **fields: Any) -> ViberMessageEvent:
+def note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
     """Add a line to the history."""
     event = make_note(message, text, **fields)
     event.save(using=write_alias())
     return event
 
 
-def note_all(messages: Iterable[OutboundViberMessage], text: StrOrPromise, **fields: Any) -> None:
+def note_all(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> None:
     """Add the same line to the histories of several."""
     insert_each([make_note(message, text, **fields) for message in messages], using=write_alias())
 
@@ -217,10 +214,10 @@ def cancel_all(messages: Iterable[OutboundViberMessage]) -> None:
     move_all(Move(message, Status.CANCELLED, end_columns("")) for message in messages)
 
 
-def end_columns(reason: StrOrPromise) -> dict[str, Any]:
+def end_columns(reason: str) -> dict[str, Any]:
     """What ending a message writes that surely was not sent."""
     return {
-        "error_message": str(reason)[:500],
+        "error_message": reason[:500],
         "code_result": "",
         "completed_at": timezone.now(),
         "next_attempt_at": None,

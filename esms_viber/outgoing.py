@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
 
 from .conf import ViberSettings, get_settings
 from .gateways.base import OutgoingMessage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .models import OutboundViberMessage
 
 LARGEST_PK = 2**63 - 1
+URLCONF_LINE = 'path("esms-viber/", include("esms_viber.urls"))'
 
 
 def new_request_id() -> str:
@@ -30,10 +32,10 @@ def callback_url(pk: int, request_id: str, conf: ViberSettings) -> str:
     try:
         path = reverse("esms_viber:callback", args=[make_token(pk, request_id)])
     except NoReverseMatch:
-        raise ImproperlyConfigured(
-            'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there: add '
-            'path("esms-viber/", include("esms_viber.urls")) to your root URLconf.'
-        ) from None
+        sentence = _(
+            'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there. Add to your root URLconf: %(line)s'
+        )
+        raise ImproperlyConfigured(sentence % {"line": URLCONF_LINE}) from None
     return conf.CALLBACK_ORIGIN.rstrip("/") + path
 
 

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from . import claims, lifecycle
 from .calls import Attempt
@@ -16,10 +17,14 @@ from .lifecycle import Move
 from .models import OutboundViberMessage, Status
 from .outcomes import wait_before
 from .outgoing import outgoing_for
+from .sentences import put_together
 from .signals import CancelSend, pre_send
 from .transactions import in_transaction, write_alias
 
 logger = logging.getLogger("esms_viber")
+
+_VETOED = gettext_noop("This site decided not to send it.")
+_NOT_CHECKED = gettext_noop("Not sent: this site's own check before sending (pre_send) failed.")
 
 
 def attempt_at(message: OutboundViberMessage) -> Attempt:
@@ -34,11 +39,11 @@ def is_allowed(attempt: Attempt) -> bool:
     try:
         pre_send.send(OutboundViberMessage, message=message)
     except CancelSend as veto:
-        reason = str(veto) or "Vetoed before sending."
+        reason = str(veto) or _VETOED
         _end_claim(Move(message, Status.CANCELLED, lifecycle.end_columns(reason)), reason)
     except Exception as error:
         logger.exception("a pre_send receiver failed; message %s waits", message.pk)
-        reason = f"Not sent: a pre_send receiver failed ({type(error).__name__})."
+        reason = put_together(_NOT_CHECKED, type(error).__name__)
         when = timezone.now() + wait_before(5)
         _end_claim(lifecycle.put_back(message, when=when, error_message=reason), reason)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Case, Count, Value, When
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from . import lifecycle
 from .calls import Attempt
@@ -28,6 +29,7 @@ from .transactions import in_transaction, lock, write_alias
 
 logger = logging.getLogger("esms_viber")
 
+_NOTHING_SAID = gettext_noop("eSMS gave no answer that can be used.")
 ABANDONED = "abandoned"
 """Beside the values of `Reach`, in the history: the sender was gone before it could tell how far its call got."""
 
@@ -116,7 +118,8 @@ def _columns(
 
 
 def _reason(result: SendResult) -> str:
-    return (result.text or str(describe(result.code).meaning))[:500]
+    """Nothing where the code alone says it."""
+    return (result.text or ("" if result.code else _NOTHING_SAID))[:500]
 
 
 def _next_query(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime) -> dt.datetime | None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from . import intake, lifecycle
 from .claims import new_claim
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("esms_viber")
+
+_CANCELLED = gettext_noop("Cancelled.")
+_REPEATING_STOPPED = gettext_noop("Repeating stopped.")
 
 
 def send_viber_message(
@@ -176,7 +180,8 @@ def resend_viber_messages(
     """
     alias = write_alias()
     with transaction.atomic(using=alias):
-        plan = plan_resend(_locked(messages))
+        with translation.override(None):  # the reasons are for the log, which is in English whoever resends
+            plan = plan_resend(_locked(messages))
         for message, reason in plan.skipped:
             logger.info("message %s is not sent again: %s", message.pk, reason)
         lifecycle.queue_all(plan.first)
@@ -221,7 +226,7 @@ def cancel_viber_messages(
         waiting = [row for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
         repeating = [row for row in rows if row.status == Status.UNKNOWN and row.next_attempt_at is not None]
         lifecycle.cancel_all(waiting)
-        lifecycle.note_all(waiting, _("Cancelled."), user=user)
+        lifecycle.note_all(waiting, _CANCELLED, user=user)
         lifecycle.stop_repeating(repeating)
-        lifecycle.note_all(repeating, _("Repeating stopped."), user=user)
+        lifecycle.note_all(repeating, _REPEATING_STOPPED, user=user)
     return sorted(waiting + repeating, key=lambda row: row.pk)

@@ -27,7 +27,7 @@ from esms_viber.signals import pre_send
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PHONE, TEXT = "0901888484", "Xin chào"
-TIME_OUT = SendResult(reach=Reach.NO_ANSWER, text="No answer within 30 s")
+TIME_OUT = SendResult(reach=Reach.NO_ANSWER, text="No answer in time · 30 s")
 NOT_CONNECTED = SendResult(reach=Reach.NOT_CONNECTED, text="Could not connect")
 LIST = "/admin/esms_viber/outboundvibermessage/"
 

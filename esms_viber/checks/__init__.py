@@ -8,10 +8,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
+from django.utils.translation import gettext as _
 
-from ..conf import NAMES, ViberSettings, find_problems, get_settings
+from ..conf import NAMES, ViberSettings, find_problems, get_settings, not_a_dict, wrong_type
 from . import callbacks, sending
-from .sending import ACCOUNT_HINT, ACCOUNT_KEYS, DEFAULTS
+from .sending import ACCOUNT_KEYS, DEFAULTS, account_hint
 
 TAG = "esms_viber"
 
@@ -53,23 +54,28 @@ def _run(*checks: Callable[[ViberSettings], Iterable[CheckMessage]]) -> list[Che
 def _find_unreadable() -> list[CheckMessage]:
     raw = getattr(settings, "ESMS_VIBER", {})
     if not isinstance(raw, Mapping):
-        return [Error("The setting ESMS_VIBER must be a dict.", hint=ACCOUNT_HINT, id="esms_viber.E001")]
+        return [Error(not_a_dict(), hint=account_hint(), id="esms_viber.E001")]
     return [*_check_names(raw), *_check_types(raw)]
 
 
 def _check_names(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
     for name in raw:
         if name not in NAMES:
-            nearest = difflib.get_close_matches(str(name).upper(), NAMES, n=1)
             yield Error(
-                f"ESMS_VIBER has a key {name!r}, which means nothing.",
-                hint=f'Did you mean "{nearest[0]}"?' if nearest else f"The keys are: {', '.join(NAMES)}.",
+                _("ESMS_VIBER has a key %(name)s, which means nothing.") % {"name": repr(name)},
+                hint=_what_was_meant(str(name)),
                 id="esms_viber.E002",
             )
 
 
+def _what_was_meant(name: str) -> str:
+    if nearest := difflib.get_close_matches(name.upper(), NAMES, n=1):
+        return _('Did you mean "%(name)s"?') % {"name": nearest[0]}
+    return _("The keys are: %(names)s.") % {"names": ", ".join(NAMES)}
+
+
 def _check_types(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    for name, wanted in find_problems(raw).items():
-        default = "" if name in ACCOUNT_KEYS else f" Leave it out for the default, {DEFAULTS[name]!r}."
-        hint = f"It must be {wanted}.{default}"
-        yield Error(f'ESMS_VIBER["{name}"] has the wrong type.', hint=hint, id="esms_viber.E003")
+    for name, rule in find_problems(raw).items():
+        default = _("Leave it out for the default, %(default)s.") % {"default": repr(DEFAULTS[name])}
+        hint = str(rule) if name in ACCOUNT_KEYS else f"{rule} {default}"
+        yield Error(wrong_type(name), hint=hint, id="esms_viber.E003")

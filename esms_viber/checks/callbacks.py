@@ -12,12 +12,13 @@ from django.core.checks import Warning as CheckWarning
 from django.http.request import split_domain_port, validate_host
 from django.urls import NoReverseMatch, reverse
 from django.utils import translation
+from django.utils.translation import gettext as _
 
 from ..conf import ViberSettings
+from ..outgoing import URLCONF_LINE
 from .addresses import is_public, split
 
 _EXAMPLE_ORIGIN = '"CALLBACK_ORIGIN": "https://shop.example.vn"'
-_EXAMPLE_URLS = 'path("esms-viber/", include("esms_viber.urls"))'
 # Any two languages will do: a path under i18n_patterns() begins with the active one.
 _TWO_LANGUAGES = ("en", "vi")
 
@@ -25,8 +26,9 @@ _TWO_LANGUAGES = ("en", "vi")
 def check_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
     if conf.CALLBACK_ORIGIN and _origin(conf) is None:
         yield Error(
-            'ESMS_VIBER["CALLBACK_ORIGIN"] must be a scheme and a host (and a port, if need be), and nothing else.',
-            hint=f"{_EXAMPLE_ORIGIN}; a host name with other letters than a to z in its xn-- form.",
+            _('ESMS_VIBER["CALLBACK_ORIGIN"] must be a scheme and a host (and a port, if need be), and nothing else.'),
+            hint=_("%(line)s; a host name with other letters than a to z in its xn-- form.")
+            % {"line": _EXAMPLE_ORIGIN},
             id="esms_viber.E007",
         )
 
@@ -43,8 +45,8 @@ def _origin(conf: ViberSettings) -> SplitResult | None:
 def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
     if conf.CALLBACK_ORIGIN and _callback_path() is None:
         yield Error(
-            'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the URLs of esms_viber are not included in the URLconf.',
-            hint=f"Add to urlpatterns: {_EXAMPLE_URLS}",
+            _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the URLs of esms_viber are not included in the URLconf.'),
+            hint=_("Add to urlpatterns: %(line)s") % {"line": URLCONF_LINE},
             id="esms_viber.E008",
         )
 
@@ -63,8 +65,9 @@ def check_languages(conf: ViberSettings) -> Iterator[CheckMessage]:
             paths.add(_callback_path())
     if conf.CALLBACK_ORIGIN and len(paths) > 1:
         yield CheckWarning(
-            "The callback's path depends on the active language: a result may be sent to a path that is not there.",
-            hint=f"Take this line out of i18n_patterns() and put it into urlpatterns itself: {_EXAMPLE_URLS}",
+            _("The callback's path depends on the active language: a result may be sent to a path that is not there."),
+            hint=_("Take this line out of i18n_patterns() and put it into urlpatterns itself: %(line)s")
+            % {"line": URLCONF_LINE},
             id="esms_viber.W003",
         )
 
@@ -78,8 +81,11 @@ def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
     # Django lets the local names in by itself only while the list is empty.
     others = "..." if settings.ALLOWED_HOSTS else '"localhost", "127.0.0.1"'
     yield CheckWarning(
-        f'Django would refuse callbacks: {origin.hostname}, the host of ESMS_VIBER["CALLBACK_ORIGIN"], is not in '
-        "ALLOWED_HOSTS.",
+        _(
+            'Django would refuse callbacks: %(host)s, the host of ESMS_VIBER["CALLBACK_ORIGIN"], is not in '
+            "ALLOWED_HOSTS."
+        )
+        % {"host": origin.hostname},
         hint=f'ALLOWED_HOSTS = [{others}, "{origin.hostname}"]',
         id="esms_viber.W004",
     )
@@ -90,19 +96,24 @@ def check_ssl_redirect(conf: ViberSettings) -> Iterator[CheckMessage]:
     if origin is None or path is None or not _redirects_to_https(path):
         return
     if origin.scheme == "http":
-        hint = "Write the origin with https: " + _EXAMPLE_ORIGIN
+        hint = _("Write the origin with https: %(line)s") % {"line": _EXAMPLE_ORIGIN}
     elif settings.SECURE_PROXY_SSL_HEADER is None:
-        hint = (
-            'Behind a proxy that sets it: SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https"); '
-            f'or SECURE_REDIRECT_EXEMPT = [r"^{re.escape(path.lstrip("/").removesuffix("token/"))}"]'
-        )
+        hint = _how_to_spare(path)
     else:
         return
     yield CheckWarning(
-        "SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow.",
+        _("SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow."),
         hint=hint,
         id="esms_viber.W005",
     )
+
+
+def _how_to_spare(path: str) -> str:
+    exempt = re.escape(path.lstrip("/").removesuffix("token/"))
+    return _("Behind a proxy that sets it: %(header)s; or %(exempt)s") % {
+        "header": 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
+        "exempt": f'SECURE_REDIRECT_EXEMPT = [r"^{exempt}"]',
+    }
 
 
 def _redirects_to_https(path: str) -> bool:
@@ -117,19 +128,20 @@ def check_public_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
     origin = _origin(conf)
     if not conf.CALLBACK_ORIGIN:
         yield Info(
-            'ESMS_VIBER["CALLBACK_ORIGIN"] is not set: results come only by polling.',
-            hint=f"Ask for results in the admin or by refresh_viber_messages(), or set {_EXAMPLE_ORIGIN}",
+            _('ESMS_VIBER["CALLBACK_ORIGIN"] is not set: results come only by polling.'),
+            hint=_("Ask for results in the admin or by refresh_viber_messages(), or set %(line)s")
+            % {"line": _EXAMPLE_ORIGIN},
             id="esms_viber.I001",
         )
     elif origin is not None and not is_public(origin.hostname or ""):
         yield CheckWarning(
-            f'eSMS cannot reach {origin.hostname}, the host of ESMS_VIBER["CALLBACK_ORIGIN"].',
-            hint="Name a host that the internet can reach: " + _EXAMPLE_ORIGIN,
+            _('eSMS cannot reach %(host)s, the host of ESMS_VIBER["CALLBACK_ORIGIN"].') % {"host": origin.hostname},
+            hint=_("Name a host that the internet can reach: %(line)s") % {"line": _EXAMPLE_ORIGIN},
             id="esms_viber.W007",
         )
     elif origin is not None and origin.scheme != "https":
         yield CheckWarning(
-            'ESMS_VIBER["CALLBACK_ORIGIN"] is not https: phone numbers and results travel unencrypted.',
+            _('ESMS_VIBER["CALLBACK_ORIGIN"] is not https: phone numbers and results travel unencrypted.'),
             hint=_EXAMPLE_ORIGIN,
             id="esms_viber.W008",
         )

@@ -7,6 +7,7 @@ import threading
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from ..conf import ViberSettings, get_settings
 from .base import BaseGateway
@@ -42,10 +43,16 @@ def _gateway_class(path: str) -> type[BaseGateway]:
     try:
         found = import_string(path)
     except ImportError as error:
-        raise ImproperlyConfigured(f'ESMS_VIBER["GATEWAY"]: {path!r} cannot be imported: {error}') from error
+        sentence = _('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.')
+        raise ImproperlyConfigured(sentence % {"name": "GATEWAY", "problem": error}) from error
     if not (isinstance(found, type) and issubclass(found, BaseGateway)):
-        raise ImproperlyConfigured(f'ESMS_VIBER["GATEWAY"]: {path!r} is not a subclass of BaseGateway.')
+        raise ImproperlyConfigured(not_a_gateway())
     return found
+
+
+def not_a_gateway() -> str:
+    sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
+    return sentence % {"name": f"{BaseGateway.__module__}.{BaseGateway.__qualname__}"}
 
 
 def _start_anew() -> None:

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from django.utils.translation import gettext_noop
+
+from ..sentences import put_together
 from .base import BalanceResult, Reach, SendResult, StatusResult
 from .keys import Keys
-from .transport import Reply
+from .transport import REDIRECTED, Reply
 
 SUCCESS = "100"
 MAX_CODE = 16
@@ -20,8 +23,10 @@ MAX_VALUES = 40
 MAX_VALUE = 200
 MAX_NAME = 64
 _MAX_CONTENT_TYPE = 60
-WITHHELD = "Part of the answer repeated the account's keys and is withheld."
-_LONG_SMS_ID = f"The answer's SMSID was longer than {MAX_SMS_ID} characters and is left out."
+WITHHELD = gettext_noop("Part of the answer repeated the account's keys and is withheld.")
+_LONG_SMS_ID = gettext_noop("The answer's SMSID was longer than 64 characters and is left out.")
+_WITHOUT_CODE = gettext_noop("The answer has no code")
+_NOT_JSON = gettext_noop("The answer is not a JSON object")
 
 
 class Answer:
@@ -113,8 +118,8 @@ class Answer:
     def _text(self, reach: Reach) -> str:
         words = self._words() if self._fields is not None else self._what_came_instead()
         if reach is Reach.ANSWERED_WITHOUT_CODE and not words:
-            words = f"HTTP {self._reply.status}, JSON without a code"
-        return " ".join([*dict.fromkeys(self._notes), words])[:MAX_TEXT].strip()
+            words = put_together(_WITHOUT_CODE, f"HTTP {self._reply.status}")
+        return put_together(*dict.fromkeys(self._notes), words)[:MAX_TEXT].strip()
 
     def _words(self) -> str:
         for name in ("ErrorMessage", "error", "Message"):
@@ -129,9 +134,9 @@ class Answer:
         if reply.problem or reply.status is None:
             return reply.problem
         if 300 <= reply.status < 400:
-            return f"Redirect ({reply.status}) refused"
-        kind = _clean(self._unless_key(reply.content_type))[:_MAX_CONTENT_TYPE] or "no content type"
-        return f"HTTP {reply.status}, {kind}, not a JSON object"
+            return put_together(REDIRECTED, f"HTTP {reply.status}")
+        kind = _clean(self._unless_key(reply.content_type))[:_MAX_CONTENT_TYPE]
+        return put_together(_NOT_JSON, f"HTTP {reply.status}", kind)
 
     def _unless_key(self, text: str) -> str:
         if self._keys.show_in(text):

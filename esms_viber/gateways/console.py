@@ -8,9 +8,14 @@ import uuid
 from decimal import Decimal
 from typing import TextIO
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
 from .esms import send_parameters, usual_query_length
 
+_NOT_SENT = gettext_noop("Written to the console, not sent.")
+_FREE = gettext_noop("The console costs nothing.")
 _KEYS_MASKED = {"ApiKey": "********", "SecretKey": "********"}
 
 
@@ -25,8 +30,8 @@ class ConsoleGateway(BaseGateway):
     def send(self, message: OutgoingMessage) -> SendResult:
         sms_id = f"console-{uuid.uuid4().hex}"
         fields = {**send_parameters(message), **_KEYS_MASKED}
-        self._write("".join(["Viber message\n", *(_as_lines(name, value) for name, value in fields.items())]))
-        return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text="Written to the console, not sent.")
+        self._write("".join([_("Viber message"), "\n", *(_as_lines(name, value) for name, value in fields.items())]))
+        return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
 
     def query_length(self, message: OutgoingMessage) -> int:
         """As for eSMS: what is too long there is refused here."""
@@ -37,7 +42,7 @@ class ConsoleGateway(BaseGateway):
         return StatusResult(reach=Reach.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
 
     def fetch_balance(self) -> BalanceResult:
-        return BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(0), text="The console costs nothing.")
+        return BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(0), text=_FREE)
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stdout

@@ -6,6 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Self
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext as _
 
 from .. import __version__
 from ..conf import BASE_URL
@@ -48,7 +49,9 @@ class EsmsGateway(BaseGateway):
     def from_settings(cls, conf: ViberSettings) -> Self:
         for name in ("API_KEY", "SECRET_KEY", "BRANDNAME"):
             if not getattr(conf, name).strip():
-                raise ImproperlyConfigured(f'ESMS_VIBER["{name}"] is empty; EsmsGateway needs it.')
+                raise ImproperlyConfigured(
+                    _('ESMS_VIBER["%(name)s"] is empty, and nothing can be sent without it.') % {"name": name}
+                )
         connect, read = conf.TIMEOUT
         try:
             return cls(
@@ -60,7 +63,7 @@ class EsmsGateway(BaseGateway):
             )
         except ValueError as error:
             raise ImproperlyConfigured(
-                'ESMS_VIBER["BASE_URL"] must be an http(s) URL without user, query and fragment.'
+                _('ESMS_VIBER["BASE_URL"] must be an http(s) URL without user, query and fragment.')
             ) from error
 
     @sealed

@@ -13,14 +13,24 @@ from time import monotonic
 
 import requests
 import urllib3
+from django.utils.translation import gettext_noop
 from requests.models import PreparedRequest, Response
 from urllib3.exceptions import ProxyError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
+from ..sentences import put_together
 from .connections import Adapter, Call, current_call
 from .keys import NOTHING, Secret
 
 MAX_BODY_BYTES = 64 * 1024
+REDIRECTED = gettext_noop("A redirect came, and is not followed")
+_LATE = gettext_noop("No answer in time")
+_CUT = gettext_noop("Connection closed before the answer was complete")
+_TOO_LARGE = gettext_noop("The answer is too large")
+_NOT_HTTP = gettext_noop("The answer is not HTTP that can be read")
+_BAD_COMPRESSION = gettext_noop("The answer's compression cannot be read")
+_NOT_CONNECTED = gettext_noop("Could not connect")
+_NETWORK_UNREACHABLE = gettext_noop("Could not connect: network or host unreachable")
 _ANY_COMPRESSION_HEADER = 32 + zlib.MAX_WBITS
 _REDIRECTS = range(300, 400)
 _TIMEOUTS = (TimeoutError, Urllib3Timeout, requests.Timeout)
@@ -120,12 +130,12 @@ class Transport:
         if not left:
             return _why_not_connected(chain)
         if status in _REDIRECTS:
-            return f"Redirect ({status}) refused"
+            return put_together(REDIRECTED, f"HTTP {status}")
         if any(isinstance(cause, _TIMEOUTS) for cause in chain):
-            return f"No answer within {self._timeout[1]:g} s"
+            return put_together(_LATE, f"{self._timeout[1]:g} s")
         if any(isinstance(cause, OSError | http.client.IncompleteRead) for cause in chain if not _is_wrapper(cause)):
-            return "Connection closed before the answer was complete"
-        return "The answer is not HTTP that can be read"
+            return _CUT
+        return _NOT_HTTP
 
 
 def _is_wrapper(error: BaseException) -> bool:
@@ -141,7 +151,7 @@ def _read_body(response: Response) -> bytes:
     if len(data) <= MAX_BODY_BYTES and response.headers.get("Content-Encoding", "identity") != "identity":
         data = _decompress(data)
     if len(data) > MAX_BODY_BYTES:
-        raise _BadBody(f"HTTP {response.status_code}, answer larger than {MAX_BODY_BYTES // 1024} KiB")
+        raise _BadBody(put_together(_TOO_LARGE, f"HTTP {response.status_code}, > {MAX_BODY_BYTES // 1024} KiB"))
     return data
 
 
@@ -158,9 +168,9 @@ def _decompress(data: bytes) -> bytes:
     try:
         plain = decompressor.decompress(data, MAX_BODY_BYTES + 1)
     except zlib.error:
-        raise _BadBody("The answer's compression cannot be read") from None
+        raise _BadBody(_BAD_COMPRESSION) from None
     if not decompressor.eof and len(plain) <= MAX_BODY_BYTES:
-        raise _BadBody("Connection closed before the answer was complete")
+        raise _BadBody(_CUT)
     return plain
 
 
@@ -181,18 +191,18 @@ def _why_not_connected(chain: list[BaseException]) -> str:
         if any(isinstance(cause, kind) for cause in chain):
             return sentence
     if any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain):
-        return "Could not connect: network or host unreachable"
-    return "Could not connect"
+        return _NETWORK_UNREACHABLE
+    return _NOT_CONNECTED
 
 
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (ProxyError, "Could not connect through the proxy"),
-    (socket.gaierror, "Could not connect: name not found"),
-    (ConnectionRefusedError, "Could not connect: connection refused"),
-    (ssl.SSLCertVerificationError, "Could not connect: TLS certificate not accepted"),
-    (ssl.SSLError, "Could not connect: TLS handshake failed"),
+    (ProxyError, gettext_noop("Could not connect through the proxy")),
+    (socket.gaierror, gettext_noop("Could not connect: name not found")),
+    (ConnectionRefusedError, gettext_noop("Could not connect: connection refused")),
+    (ssl.SSLCertVerificationError, gettext_noop("Could not connect: TLS certificate not accepted")),
+    (ssl.SSLError, gettext_noop("Could not connect: TLS handshake failed")),
     # Not urllib3's time-out: to it, every failed connection is one.
-    (TimeoutError, "Could not connect: time-out"),
-    (ConnectionError, "Could not connect: connection closed by the other side"),
+    (TimeoutError, gettext_noop("Could not connect: time-out")),
+    (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
 )

@@ -32,8 +32,10 @@ def tell_trouble(account_code: str, *, outage: bool) -> None:
     """Raise `CommandError`, for which the process exits with 1, where eSMS refused the account or did not answer."""
     if account_code:
         code = describe(account_code)
-        name = _("Code")
-        raise CommandError(f"{name} {code.code}: {code.meaning} {code.remedy}")
+        raise CommandError(
+            _("Code %(code)s: %(meaning)s %(remedy)s")
+            % {"code": code.code, "meaning": code.meaning, "remedy": code.remedy}
+        )
     if outage:
         raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
 
@@ -78,7 +80,7 @@ class Progress:
         self._quiet = verbosity == 0
         self._said_at = time.monotonic()
         is_bar = total is not None and not self._quiet and sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=" msg", file=sys.stderr, leave=False) if is_bar else None
+        self._bar = tqdm(total=total, unit=" " + _("messages"), file=sys.stderr, leave=False) if is_bar else None
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ from ..exceptions import (
 )
 from ..phones import mask_phone, validate_phone
 from ..querysets import MessageQuerySet
+from ..sentences import stored
 from ..states import EDITABLE, WAITING, Status
 from .fields import KeyField
 from .saving import GuardedSave
@@ -234,12 +235,13 @@ class OutboundViberMessage(GuardedSave):
             case Status.QUEUED if self.code_result in ACCOUNT_CODES:
                 raise GatewayRefused(self.code_result, self._remedy())
             case Status.QUEUED if self.attempts:
-                raise GatewayUnreachable(self.error_message)
+                raise GatewayUnreachable(stored(self.error_message))
             case Status.QUEUED if self.error_message:
-                raise EsmsViberError(self.error_message)
+                raise EsmsViberError(stored(self.error_message))
             case Status.SENDING | Status.UNKNOWN:
                 raise OutcomeUnknown(
-                    self.error_message or gettext("No trustworthy answer has come; the message may have been sent.")
+                    stored(self.error_message)
+                    or gettext("No trustworthy answer has come; the message may have been sent.")
                 )
 
     def _remedy(self) -> str:
@@ -247,4 +249,4 @@ class OutboundViberMessage(GuardedSave):
             return gettext("eSMS reports that it was not delivered; most often the number has no Viber.")
         if self.code_result:
             return str(describe(self.code_result).remedy)
-        return self.error_message or gettext("It was cancelled.")
+        return stored(self.error_message) or gettext("It was cancelled.")

@@ -89,7 +89,7 @@ def test_an_error_message_is_one_short_clean_line() -> None:
 
 def test_a_code_less_object_without_words() -> None:
     result = _answer("{}", status=404).as_send_result()
-    assert (result.reach, result.text) == (Reach.ANSWERED_WITHOUT_CODE, "HTTP 404, JSON without a code")
+    assert (result.reach, result.text) == (Reach.ANSWERED_WITHOUT_CODE, "The answer has no code · HTTP 404")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_tls(tls_server: FakeGateway) -> None:
     assert [gateway.send(make_message()).code for _ in range(2)] == ["100", "100"]
     assert tls_server.connections == 1
     tls_server.answer([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{", Wait(1)])
-    assert gateway.send(make_message()).text == "No answer within 0.4 s"
+    assert gateway.send(make_message()).text == "No answer in time · 0.4 s"
     gateway.close()
 
 

@@ -34,7 +34,7 @@ from tests.gateways.samples import TIMEOUT, make_gateway, make_message
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 GOOD = {"CodeResult": "100", "SMSID": "s"}
-LATE = "No answer within 0.4 s"
+LATE = "No answer in time · 0.4 s"
 CUT = "Connection closed before the answer was complete"
 NO_ANSWERS: dict[str, tuple[Answer, str, int | None]] = {
     "hang": ([Hang()], LATE, None),
@@ -51,7 +51,11 @@ NO_ANSWERS: dict[str, tuple[Answer, str, int | None]] = {
     "close": ([Close()], CUT, None),
     "reset": ([Reset()], CUT, None),
     "reset in the headers": ([HEAD, Reset()], CUT, None),
-    "close in the headers": ([HEAD + b"Content-Le", Close()], "HTTP 200, application/json, not a JSON object", 200),
+    "close in the headers": (
+        [HEAD + b"Content-Le", Close()],
+        "The answer is not a JSON object · HTTP 200 · application/json",
+        200,
+    ),
     "reset in the body": ([HEAD + b"Content-Length: 500\r\n\r\n{}", Wait(0.05), Reset()], CUT, 200),
     "shorter than announced": ([HEAD + b'Content-Length: 500\r\n\r\n{"CodeResult": "100"}', Close()], CUT, 200),
     "chunks cut": ([*chunked_answer(GOOD, end=b""), Close()], CUT, 200),
@@ -63,18 +67,26 @@ NO_ANSWERS: dict[str, tuple[Answer, str, int | None]] = {
     ),
     "no HTTP": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "The answer is not HTTP that can be read", None),
     "odd status": ([b"HTTP/1.1 abc\r\n\r\n"], "The answer is not HTTP that can be read", None),
-    "too large": (http_answer(b'{"CodeResult":"100"}' + b" " * 65536), "HTTP 200, answer larger than 64 KiB", 200),
-    "gzip bomb": (gzip_answer({**GOOD, "x": "a" * 5_000_000}), "HTTP 200, answer larger than 64 KiB", 200),
-    "HTML": (http_answer(b"<html>", status=500), "HTTP 500, text/html, not a JSON object", 500),
-    "empty": (http_answer(b""), "HTTP 200, text/html, not a JSON object", 200),
-    "no content": (http_answer(b"", status=204), "HTTP 204, text/html, not a JSON object", 204),
-    "a list": (json_answer([GOOD]), "HTTP 200, application/json; charset=utf-8, not a JSON object", 200),
-    "no content type": (http_answer(b"no", content_type=""), "HTTP 200, no content type, not a JSON object", 200),
-    "redirect": (redirect("http://127.0.0.1:1/"), "Redirect (302) refused", 302),
-    "permanent redirect": (redirect("/elsewhere", 308), "Redirect (308) refused", 308),
+    "too large": (
+        http_answer(b'{"CodeResult":"100"}' + b" " * 65536),
+        "The answer is too large · HTTP 200, > 64 KiB",
+        200,
+    ),
+    "gzip bomb": (gzip_answer({**GOOD, "x": "a" * 5_000_000}), "The answer is too large · HTTP 200, > 64 KiB", 200),
+    "HTML": (http_answer(b"<html>", status=500), "The answer is not a JSON object · HTTP 500 · text/html", 500),
+    "empty": (http_answer(b""), "The answer is not a JSON object · HTTP 200 · text/html", 200),
+    "no content": (http_answer(b"", status=204), "The answer is not a JSON object · HTTP 204 · text/html", 204),
+    "a list": (
+        json_answer([GOOD]),
+        "The answer is not a JSON object · HTTP 200 · application/json; charset=utf-8",
+        200,
+    ),
+    "no content type": (http_answer(b"no", content_type=""), "The answer is not a JSON object · HTTP 200", 200),
+    "redirect": (redirect("http://127.0.0.1:1/"), "A redirect came, and is not followed · HTTP 302", 302),
+    "permanent redirect": (redirect("/elsewhere", 308), "A redirect came, and is not followed · HTTP 308", 308),
     "try later": (
         http_answer(b"busy", status=503, headers={"Retry-After": "0"}),
-        "HTTP 503, text/html, not a JSON object",
+        "The answer is not a JSON object · HTTP 503 · text/html",
         503,
     ),
 }
@@ -98,7 +110,7 @@ def test_the_request_left_and_no_answer_came(
 def test_an_error_page_that_repeats_the_url(gateway: EsmsGateway, fake_gateway: FakeGateway) -> None:
     fake_gateway.answer(echo)
     result = gateway.send(make_message())
-    assert (result.reach, result.text) == (Reach.NO_ANSWER, "HTTP 500, text/html, not a JSON object")
+    assert (result.reach, result.text) == (Reach.NO_ANSWER, "The answer is not a JSON object · HTTP 500 · text/html")
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 500])

@@ -13,16 +13,14 @@ MOST = 1000
 
 
 class Command(BaseCommand):
-    help = (
-        "Asks eSMS about messages that it took and has not reported on: five minutes after they were sent, and at "
-        "growing intervals for seven days. Run it from cron, e.g. every five minutes. Exits with 1 when eSMS refuses "
-        "the account or does not answer."
-    )
-
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--limit", type=int, default=MOST, metavar="N", help=f"Ask about at most N messages ({MOST})."
+        parser.description = _(
+            "Asks eSMS about messages that it took and has not reported on: five minutes after they were sent, and at "
+            "growing intervals for seven days. Run it from cron, e.g. every five minutes. Exits with 1 when eSMS "
+            "refuses the account or does not answer."
         )
+        most = _("Ask about at most N messages (%(most)d).") % {"most": MOST}
+        parser.add_argument("--limit", type=int, default=MOST, metavar="N", help=most)
 
     def handle(self, *args: Any, limit: int, verbosity: int, **options: Any) -> None:
         if limit < 1:

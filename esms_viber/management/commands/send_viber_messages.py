@@ -20,22 +20,21 @@ NEEDS_A_PERSON, BLOCKED = 1, 2
 
 
 class Command(BaseCommand):
-    help = (
-        "Sends the Viber messages that are due, and ends; run it from cron, on as many hosts as you like. Ctrl-C or "
-        "SIGTERM ends it in good order. Exits with 1 when eSMS refuses the account or does not answer. With --status: "
-        "0 all is well, 1 somebody has to decide about messages, 2 messages do not go out."
-    )
-
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.description = _(
+            "Sends the Viber messages that are due, and ends; run it from cron, on as many hosts as you like. Ctrl-C "
+            "or SIGTERM ends it in good order. Exits with 1 when eSMS refuses the account or does not answer. With "
+            "--status: 0 all is well, 1 somebody has to decide about messages, 2 messages do not go out."
+        )
         kinds = parser.add_mutually_exclusive_group()
-        kinds.add_argument("--limit", type=int, metavar="N", help="Send at most N messages.")
-        kinds.add_argument("--watch", action="store_true", help="Go on and send what becomes due, until stopped.")
+        kinds.add_argument("--limit", type=int, metavar="N", help=_("Send at most N messages."))
+        kinds.add_argument("--watch", action="store_true", help=_("Go on and send what becomes due, until stopped."))
         kinds.add_argument(
             "--status",
             nargs="?",
             const="text",
             choices=["text", "json"],
-            help="Send nothing; show how the queue stands, as text or as JSON.",
+            help=_("Send nothing; show how the queue stands, as text or as JSON."),
         )
 
     def handle(

@@ -1,0 +1,78 @@
+"""What is left on the eSMS account: asked when somebody wants to know, and remembered for a few minutes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from .codes import describe
+from .exceptions import EsmsViberError
+from .gateways import get_gateway
+from .gateways.base import BalanceResult, BaseGateway
+from .gateways.console import ConsoleGateway
+from .gateways.memory import MemoryGateway
+from .sentences import stored
+
+_KEY = "esms_viber.balance"
+_REMEMBERED_FOR = 5 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    amount: Decimal
+    """VND."""
+    at: dt.datetime
+    """When eSMS said so."""
+
+
+class BalanceUnavailable(EsmsViberError):
+    """eSMS did not tell the balance: why, and what to do about it, in a sentence for people."""
+
+
+def remembered() -> Balance | None:
+    """What eSMS said within the last five minutes."""
+    found: Balance | None = cache.get(_KEY)
+    return found
+
+
+def ask() -> Balance:
+    """Ask eSMS now. Raises `BalanceUnavailable`."""
+    result = _fetch(_get_gateway())
+    if result.balance is None:
+        raise BalanceUnavailable(_what_went_wrong(result))
+    balance = Balance(result.balance, timezone.now())
+    cache.set(_KEY, balance, _REMEMBERED_FOR)
+    return balance
+
+
+def _get_gateway() -> BaseGateway:
+    try:
+        return get_gateway()
+    except ImproperlyConfigured as error:
+        sentence = str(error)
+    raise BalanceUnavailable(sentence)
+
+
+def _fetch(gateway: BaseGateway) -> BalanceResult:
+    if isinstance(gateway, ConsoleGateway | MemoryGateway):
+        raise BalanceUnavailable(
+            _('ESMS_VIBER["GATEWAY"] is %(name)s, so there is nobody to ask.') % {"name": type(gateway).__name__}
+        )
+    return gateway.fetch_balance()
+
+
+def _what_went_wrong(result: BalanceResult) -> str:
+    if result.code == "100":
+        return _("eSMS accepts the keys, but did not tell the balance.")
+    if result.code:
+        code = describe(result.code)
+        return f"{_('Code')} {code.code}: {code.meaning} {code.remedy}"
+    return _("eSMS did not tell the balance: %(reason)s. Try again later.") % {
+        "reason": stored(result.text).rstrip(".")
+    }

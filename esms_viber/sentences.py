@@ -1,0 +1,18 @@
+"""What the app writes into the rows: stored in English, shown in the language of whoever reads it."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext
+
+_BETWEEN = " · "
+
+
+def put_together(*parts: str) -> str:
+    """One text to be stored. Each part is translated by itself where `gettext_noop()` marks it, and else kept."""
+    return _BETWEEN.join(filter(None, parts))
+
+
+def stored(text: str) -> str:
+    """A stored text for a reader; what eSMS or the site itself said is shown as it was said."""
+    # Of nothing, gettext() would give the head of the catalogue.
+    return _BETWEEN.join(gettext(part) if part else "" for part in text.split(_BETWEEN))

@@ -1,0 +1,110 @@
+"""The balance: asked of eSMS over its socket, remembered for a few minutes, told in words where it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from io import StringIO
+
+import pytest
+from django.core.cache import cache
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from esms_viber.balance import Balance, BalanceUnavailable, ask, remembered
+from tests.conftest import Clock
+from tests.fake_gateway import Close, FakeGateway, json_answer
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+def has(amount: object) -> list:
+    return json_answer({"CodeResponse": "100", "Balance": amount, "UserID": 1})
+
+
+def test_what_esms_said_is_remembered_with_its_time(esms: FakeGateway, clock: Clock) -> None:
+    assert remembered() is None
+    esms.answer(has(36693))
+    balance = ask()
+    assert balance.amount == Decimal(36693)
+    clock.advance(minutes=3)
+    assert remembered() == balance
+    assert len(esms.requests) == 1
+
+
+def test_it_is_forgotten_after_five_minutes(esms: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_for = []
+    monkeypatch.setattr(cache, "set", lambda key, value, timeout: kept_for.append((value, timeout)))
+    esms.answer(has("12.50"))
+    balance = ask()
+    assert kept_for == [(balance, 300)]
+
+
+def test_who_asks_again_gets_a_new_answer(esms: FakeGateway) -> None:
+    esms.answer(has(1000), has(900))
+    assert [ask().amount, ask().amount] == [1000, 900]
+    found = remembered()
+    assert isinstance(found, Balance)
+    assert found.amount == 900
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (
+            json_answer({"CodeResponse": "101", "Balance": 0}),
+            "Code 101: eSMS does not accept the API key and secret key",
+        ),
+        (json_answer({"CodeResponse": "140", "Balance": 0}), "Ask eSMS to add the server's public IP address"),
+        (json_answer({"CodeResponse": "100"}), "eSMS accepts the keys, but did not tell the balance."),
+        (
+            [Close()],
+            "eSMS did not tell the balance: Connection closed before the answer was complete. Try again later.",
+        ),
+    ],
+)
+def test_why_there_is_none_is_told(esms: FakeGateway, answer: list, sentence: str) -> None:
+    esms.answer(answer)
+    with pytest.raises(BalanceUnavailable) as error:
+        ask()
+    assert sentence in str(error.value)
+    assert "test-secret-key" not in str(error.value)
+    assert remembered() is None
+
+
+def test_an_error_leaves_what_was_known(esms: FakeGateway) -> None:
+    esms.answer(has(1000), [Close()])
+    balance = ask()
+    with pytest.raises(BalanceUnavailable):
+        ask()
+    assert remembered() == balance
+
+
+@pytest.mark.parametrize("name", ["ConsoleGateway", "MemoryGateway"])
+def test_a_stand_in_has_no_balance(settings, name: str) -> None:
+    module = name.removesuffix("Gateway").lower()
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"esms_viber.gateways.{module}.{name}"}
+    with pytest.raises(BalanceUnavailable, match=f"is {name}, so there is nobody to ask"):
+        ask()
+
+
+def test_a_setting_that_is_missing_is_named(settings) -> None:
+    settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway", "API_KEY": "", "SECRET_KEY": "s3cret"}
+    with pytest.raises(BalanceUnavailable, match="API_KEY") as error:
+        ask()
+    assert error.value.__context__ is None
+    assert "s3cret" not in str(error.value)
+
+
+def test_the_command_tells_the_same(esms: FakeGateway) -> None:
+    esms.answer(has(36693), json_answer({"CodeResponse": "103", "Balance": 0}))
+    out = StringIO()
+    call_command("check_esms", stdout=out)
+    assert out.getvalue() == "eSMS accepts the keys. Balance: 36,693 đ\n"
+    with pytest.raises(CommandError, match=r"Code 103: The balance .* Top up"):
+        call_command("check_esms")
