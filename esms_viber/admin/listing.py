@@ -1,0 +1,76 @@
+"""The list as the place where a number leads: its address, under the filters that count the same messages."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.http import urlencode
+from django.utils.text import capfirst
+from django.utils.translation import gettext_lazy as _
+
+from ..figures import COUNTED, took
+from ..models import OutboundViberMessage
+
+DELIVERY_TIMES = (
+    _("at most 10 seconds"),
+    _("up to a minute"),
+    _("up to 10 minutes"),
+    _("up to an hour"),
+    _("longer"),
+)
+"""By the numbers of `figures.took()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The list of messages, as a query string narrows it."""
+
+    url: str
+    filters: dict[str, str] = field(default_factory=lambda: {"sandbox__exact": "0"})
+
+    def __str__(self) -> str:
+        return f"{self.url}?{urlencode(self.filters)}"
+
+    def narrowed(self, **filters: str) -> Listing:
+        return Listing(self.url, {**self.filters, **filters})
+
+    def of_statuses(self, statuses: Iterable[str] = COUNTED) -> Listing:
+        return self.narrowed(status__in=",".join(statuses))
+
+    def of_status(self, status: str) -> Listing:
+        return self.narrowed(status__exact=status)
+
+    def created(self, since: dt.datetime | None, until: dt.datetime | None = None) -> Listing:
+        bounds = {"created_at__gte": since, "created_at__lt": until}
+        return self.narrowed(**{name: str(bound) for name, bound in bounds.items() if bound is not None})
+
+    def of_campaign(self, name: str) -> Listing:
+        return self.narrowed(campaign=name)
+
+    def delivered_in(self, number: int) -> Listing:
+        return self.narrowed(**{DeliveryTimeFilter.parameter_name: str(number)})
+
+
+class DeliveryTimeFilter(admin.SimpleListFilter):
+    """Deliveries by what they took; offered only to who comes from the number of them."""
+
+    title = _("time to delivery")
+    parameter_name = "delivered_in"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(str(number), capfirst(name)) for number, name in enumerate(DELIVERY_TIMES)]
+
+    def has_output(self) -> bool:
+        return self.value() is not None
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+    ) -> QuerySet[OutboundViberMessage] | None:
+        known = {number for number, _name in self.lookup_choices}
+        return queryset.filter(took(int(self.value() or 0))) if self.value() in known else None
