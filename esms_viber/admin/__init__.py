@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .inlines import ViberMessageInline
 from .messages import OutboundViberMessageAdmin
 
-__all__ = ["OutboundViberMessageAdmin"]
+__all__ = ["OutboundViberMessageAdmin", "ViberMessageInline"]

@@ -1,0 +1,192 @@
+"""What an event says, in words for shop staff, and never more than it says."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from ..codes import ACCOUNT_CODES, Verdict, describe
+from ..gateways.base import Reach, SendResult
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..outcomes import Decision, decide
+from ..phones import same_phone
+from ..recording import ABANDONED
+from ..reports import DeliveryReport, MalformedReport, ReportVerdict, parse_report
+from . import display
+
+QUIET = ("quiet", "•")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a message's timeline."""
+
+    when: dt.datetime
+    sentence: str
+    look: tuple[str, str] = QUIET
+    """Colour and sign, as of a status."""
+    link: SafeString | str = ""
+    quote: str = ""
+    """eSMS's own words, or what went wrong with the call."""
+    advice: str = ""
+    """What to do about it, or how to take it."""
+    by: str = ""
+    """Who did it, where the sentence does not say."""
+    duration_ms: int | None = None
+    applied: bool = False
+    details: list[tuple[str, str]] = field(default_factory=list)
+    """What eSMS sent, or what is known of the call, as it is stored."""
+
+
+def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> Entry:
+    """First: no earlier call under the RequestId may have been taken."""
+    match event.kind:
+        case ViberMessageEvent.Kind.REQUESTED:
+            told = _requested(event)
+        case ViberMessageEvent.Kind.ATTEMPT:
+            told = _attempt(event, decision_of(event, first=first), first=first)
+        case ViberMessageEvent.Kind.CALLBACK:
+            told = _callback(event, message)
+        case ViberMessageEvent.Kind.POLL:
+            told = _poll(event, message)
+        case _:
+            told = _note(event)
+    return Entry(
+        when=event.created_at,
+        duration_ms=event.duration_ms,
+        applied=event.applied,
+        details=[(name, value) for name, value in _values(event).items() if value],
+        **told,
+    )
+
+
+def decision_of(event: ViberMessageEvent, *, first: bool) -> Decision:
+    """What the call meant for the message."""
+    return decide(SendResult(reach=_reach(event), code=event.code), first=first)
+
+
+def was_abandoned(event: ViberMessageEvent) -> bool:
+    return _values(event).get("reach") == ABANDONED
+
+
+def _values(event: ViberMessageEvent) -> dict[str, str]:
+    data = event.data if isinstance(event.data, dict) else {}
+    return {str(name): "" if value is None else str(value) for name, value in data.items()}
+
+
+def _reach(event: ViberMessageEvent) -> Reach:
+    try:
+        return Reach(_values(event).get("reach"))
+    except ValueError:
+        return Reach.ANSWERED if event.code else Reach.NO_ANSWER
+
+
+# -- what we did -------------------------------------------------------------------------------------------------------
+
+
+def _requested(event: ViberMessageEvent) -> dict[str, Any]:
+    if event.user is None:
+        return {"sentence": _("It was asked for; no user is recorded.")}
+    return {"sentence": _("It was asked for by %(user)s.") % {"user": event.user}}
+
+
+def _note(event: ViberMessageEvent) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "sentence": display.stored(event.text) or event.get_kind_display(),
+        "by": str(event.user or ""),
+    }
+    if was_abandoned(event):
+        told |= {"look": display.look(Status.UNKNOWN), "advice": _("It may have been sent.")}
+    return told
+
+
+def _attempt(event: ViberMessageEvent, decision: Decision, *, first: bool) -> dict[str, Any]:
+    return {
+        "sentence": _what_came_of_it(event),
+        "look": display.look(decision.status),
+        "quote": display.stored(event.text),
+        "advice": _advice(event, decision, first=first),
+        "by": str(event.user or ""),
+    }
+
+
+def _what_came_of_it(event: ViberMessageEvent) -> str:
+    match _reach(event):
+        case Reach.NOT_CONNECTED:
+            return _("eSMS could not be reached.")
+        case Reach.NO_ANSWER:
+            return _("eSMS was called, and no trustworthy answer came.")
+        case Reach.ANSWERED_WITHOUT_CODE:
+            return _("eSMS was called, and answered without a code.")
+        case _:
+            return _("eSMS was called: %(answer)s") % {"answer": display.meaning(event.code)}
+
+
+def _advice(event: ViberMessageEvent, decision: Decision, *, first: bool) -> str:
+    """A code's own remedy holds only while no earlier call can have been taken."""
+    if decision.status == Status.UNKNOWN and not first:
+        return _("It may have been sent by an earlier call.")
+    if not event.code:
+        return _("It may have been sent.") if decision.status == Status.UNKNOWN else _("This call sent nothing.")
+    if decision.status == Status.SENT and describe(event.code).verdict is Verdict.DUPLICATE:
+        return _("eSMS has it from an earlier call; this one sent nothing.")
+    return str(describe(event.code).remedy)
+
+
+# -- what eSMS told ----------------------------------------------------------------------------------------------------
+
+
+def _callback(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
+    return _reported(event, message, _("eSMS reports: %(report)s."))
+
+
+def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
+    asked = {"quote": display.stored(event.text), "by": str(event.user or "")}
+    if event.code == "100":
+        return asked | _reported(event, message, _("eSMS was asked for the status, and reports: %(report)s."))
+    if not event.code:
+        return asked | {"sentence": _("eSMS was asked for the status, and gave no trustworthy answer.")}
+    told = {"sentence": _("eSMS was asked for the status: %(answer)s") % {"answer": display.meaning(event.code)}}
+    if event.code in ACCOUNT_CODES:
+        told["advice"] = str(describe(event.code).remedy)
+    return asked | told
+
+
+def _reported(event: ViberMessageEvent, message: OutboundViberMessage, sentence: str) -> dict[str, Any]:
+    try:
+        report = parse_report(_values(event))
+    except MalformedReport:
+        return {"sentence": sentence % {"report": _("something that makes no sense")}}
+    said, look = _verdict(report)
+    objection = _objection(event, message, report)
+    said = ", ".join(filter(None, [said, display.price(report.total_price)]))
+    return {"sentence": sentence % {"report": said}, "look": QUIET if objection else look, "advice": objection}
+
+
+def _verdict(report: DeliveryReport) -> tuple[str, tuple[str, str]]:
+    match report.verdict:
+        case ReportVerdict.DELIVERED:
+            return str(Status.DELIVERED.label), display.look(Status.DELIVERED)
+        case ReportVerdict.UNDELIVERED:
+            return str(Status.UNDELIVERED.label), display.look(Status.UNDELIVERED)
+        case ReportVerdict.TAKEN:
+            return _("it has the message, and its result is still to come"), display.look(Status.SENT)
+        case _:
+            return _("nothing that decides whether it was delivered"), QUIET
+
+
+def _objection(event: ViberMessageEvent, message: OutboundViberMessage, report: DeliveryReport) -> str:
+    """Why the report does not speak of the message as it was sent last."""
+    if report.request_id and report.request_id != event.request_id:
+        return _("It names another RequestId, and was not believed.")
+    if event.request_id != message.request_id:
+        return _("It is about an earlier RequestId of this message.")
+    if event.kind == ViberMessageEvent.Kind.CALLBACK and report.phone and not same_phone(report.phone, message.phone):
+        return _("It names another phone, and was not believed.")
+    if event.kind == ViberMessageEvent.Kind.POLL and report.sms_id and report.sms_id != message.sms_id:
+        return _("It names another SMSID, and was not believed.")
+    return ""
