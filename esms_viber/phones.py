@@ -62,6 +62,12 @@ def to_national(phone: str) -> str:
     return "0" + phone.removeprefix("+84")
 
 
+def spaced_phone(phone: str) -> str:
+    """A number in E.164 as people in Vietnam write it: 0901 888 484."""
+    national = to_national(phone)
+    return f"{national[:4]} {national[4:7]} {national[7:]}".strip()
+
+
 def mask_phone(phone: str) -> str:
     """What of an E.164 number may stand in a log; nothing of any other text."""
     return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"

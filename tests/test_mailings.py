@@ -1,0 +1,185 @@
+"""One text for many phones: what each line becomes, and that nobody gets a campaign's message twice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from esms_viber import testing
+from esms_viber.mailings import Mailing, Review, hand_over, review, store
+from esms_viber.models import OutboundViberMessage as Message
+from esms_viber.models import ViberMessageEvent
+from esms_viber.recipients import read_csv, read_pasted
+from esms_viber.services import queue_viber_message
+
+pytestmark = pytest.mark.django_db
+
+LIST = "phone,tên,mã\n0901888484,Lan,A1\n0912345678,Minh,B2\n"
+
+
+@pytest.fixture
+def user() -> User:
+    return User.objects.create_user("lan")
+
+
+def texts(found: Review) -> list[str]:
+    return [message.content for _person, message in found.ready]
+
+
+def lines(people: list) -> list[int]:
+    return [person.line for person in people]
+
+
+def reviewed(text: str, rows: str = LIST, **columns: object) -> Review:
+    return review(Mailing(campaign="tet", content=text, **columns), read_csv(rows.encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("Chào {tên}, mã {mã}.", "Chào Lan, mã A1."),
+        ("{TÊN} { tên }", "Lan Lan"),
+        ("{tên}{tên}", "LanLan"),
+        ("{{tên}}", "{Lan}"),
+        ("{} { } 100% {{ }} {% now %} %s {0}", "{} { } 100% {{ }} {% now %} %s {0}"),
+        ("{tên", "{tên"),
+    ],
+)
+def test_braces_are_filled_and_everything_else_is_text(text: str, becomes: str) -> None:
+    assert texts(reviewed(text))[0] == becomes
+
+
+def test_what_a_column_holds_is_text_as_well() -> None:
+    rows = "phone,a,b\n0901888484,{b} {{ x }} {% y %} <b>%(z)s,hidden\n"
+    assert texts(reviewed("{a}", rows)) == ["{b} {{ x }} {% y %} <b>%(z)s"]
+
+
+def test_label_and_link_are_filled_too() -> None:
+    found = reviewed("Hi", button_label="Đơn {mã}", button_url="https://shop.example.vn/{mã}?n={tên}")
+    [(_person, message), _other] = found.ready
+    assert (message.button_label, message.button_url) == ("Đơn A1", "https://shop.example.vn/A1?n=Lan")
+
+
+def test_names_without_a_column_are_told() -> None:
+    mailing = Mailing(campaign="tet", content="{tên} {ten} {Giá}", button_label="{ten}")
+    assert mailing.unknown_columns(["tên", "Mã"]) == ["ten", "Giá"]
+
+
+def test_each_bad_line_is_told_with_its_reason() -> None:
+    rows = LIST + "12345,An,C\n0977123456,,C\n0977123457,x y,D\n"
+    found = reviewed("{tên}", rows, button_label="Xem", button_url="https://shop.example.vn/{tên}")
+    assert len(found.ready) == 2
+    assert [(person.line, error.messages) for person, error in found.refused] == [
+        (4, ["Digits are missing: a mobile number has 10 of them, such as 0901888484."]),
+        (5, ["The column “tên” is empty."]),
+        (6, ["Give the full address of the link, beginning with https://."]),
+    ]
+
+
+def test_a_phone_that_stands_there_twice_counts_once_in_any_spelling() -> None:
+    found = review(Mailing(campaign="tet", content="x"), read_pasted("0901888484\n+84 901 888 484\n901888484"))
+    assert len(found.ready) == 1
+    assert lines(found.repeated) == [2, 3]
+
+
+@pytest.mark.parametrize("status", Message.Status.values)
+def test_a_phone_of_the_campaign_is_not_written_to_again_whatever_became_of_it(status: str, user: User) -> None:
+    queue_viber_message("0901888484", "x", campaign="tet")
+    Message.objects.update(status=status)
+    queue_viber_message("0912345678", "x", campaign="another")
+    found = reviewed("Hi")
+    assert lines(found.known) == [2]
+    assert lines([person for person, _message in found.ready]) == [3]
+
+
+def test_reviewing_stores_nothing() -> None:
+    reviewed("Hi")
+    assert not Message.objects.exists()
+
+
+def test_what_is_stored_is_queued_with_who_asked_for_it(user: User) -> None:
+    at = timezone.now() + dt.timedelta(hours=3)
+    mailing = Mailing(campaign="tet", content="Chào {tên}", brandname="B", send_at=at)
+    store(mailing, read_csv(LIST.encode()), user=user)
+    first, second = Message.objects.order_by("pk")
+    assert (first.phone, first.content, first.campaign, first.brandname) == ("+84901888484", "Chào Lan", "tet", "B")
+    assert (first.status, first.next_attempt_at, first.send_at) == ("queued", at, at)
+    assert second.content == "Chào Minh"
+    assert list(ViberMessageEvent.objects.values_list("kind", "user")) == [("requested", user.pk)] * 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_goes_out_before_the_list_is_handed_over(user: User) -> None:
+    mailing = Mailing(campaign="tet", content="Hi")
+    store(mailing, read_csv(LIST.encode()), user=user)
+    queue_later = Mailing(campaign="tet", content="Hi", send_at=timezone.now() + dt.timedelta(hours=1))
+    store(queue_later, read_pasted("0977123456"), user=user)
+    assert testing.outbox == []
+    hand_over("tet")
+    assert [sent.phone for sent in testing.outbox] == ["+84901888484", "+84912345678"]
+    hand_over("tet")
+    assert len(testing.outbox) == 2
+
+
+def test_the_same_list_again_stores_nothing(user: User) -> None:
+    mailing = Mailing(campaign="tet", content="Hi {tên}")
+    store(mailing, read_csv(LIST.encode()), user=user)
+    again = store(mailing, read_csv((LIST + "0977123456,An,C\n").encode()), user=user)
+    assert lines(again.known) == [2, 3]
+    assert Message.objects.count() == 3
+
+
+def test_a_rehearsal_in_the_sandbox_takes_nobodys_turn(user: User) -> None:
+    people = read_csv(LIST.encode())
+    rehearsal = Mailing(campaign="tet", content="Hi", sandbox=True)
+    assert len(store(rehearsal, people, user=user).ready) == 2
+    assert len(store(rehearsal, people, user=user).ready) == 0
+    assert len(store(Mailing(campaign="tet", content="Hi"), people, user=user).ready) == 2
+
+
+def test_a_site_in_the_sandbox_only_rehearses(user: User, settings) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "SANDBOX": True}
+    store(Mailing(campaign="tet", content="Hi"), read_pasted("0901888484"), user=user)
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "SANDBOX": False}
+    assert len(store(Mailing(campaign="tet", content="Hi"), read_pasted("0901888484"), user=user).ready) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_people_with_the_same_list_at_once(user: User, settings) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    people = read_pasted("\n".join(f"0977{n:06d}" for n in range(700)))
+    start = threading.Barrier(4)
+    failures: list[Exception] = []
+
+    def send() -> None:
+        start.wait()
+        try:
+            store(Mailing(campaign="tet", content="Hi"), people, user=user)
+        except Exception as error:  # noqa: BLE001 - told by the assertion
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert Message.objects.count() == 700
+
+
+def test_the_review_asks_the_database_once_for_500_phones() -> None:
+    def queries(count: int) -> int:
+        people = read_pasted("\n".join(f"0977{n:06d}" for n in range(count)))
+        with CaptureQueriesContext(connection) as captured:
+            review(Mailing(campaign="tet", content="Hi"), people)
+        return len(captured)
+
+    assert [queries(count) for count in (1, 500, 501, 1500)] == [1, 1, 2, 3]
