@@ -140,7 +140,7 @@ def _not_told(asked: list[OutboundViberMessage], mark: Mark) -> Iterable[reporti
     polls = ViberMessageEvent.objects.using(write_alias()).filter(
         message__in=[message.pk for message in asked], kind=ViberMessageEvent.Kind.POLL, pk__gt=mark.last_event
     )
-    failed = Counter(display.meaning(poll.code) or poll.text for poll in polls.exclude(code="100"))
+    failed = Counter(display.meaning(poll.code) or display.stored(poll.text) for poll in polls.exclude(code="100"))
     for why, n in failed.items():
         head = ngettext("eSMS did not tell of the message.", "eSMS did not tell of %(count)d messages.", n)
         yield notices.ERROR, f"{head % {'count': n}} {why}".strip()

@@ -54,9 +54,12 @@ def refuse_so_many(model_admin: MessageAdminBase, request: HttpRequest, most: in
 
 
 def report_configuration(model_admin: MessageAdminBase, request: HttpRequest, error: ImproperlyConfigured) -> None:
-    logger.error("%s", error)
-    sentence = _("The connection to eSMS is not set up. Tell the people who run this site: %(error)s")
-    model_admin.message_user(request, sentence % {"error": error}, notices.ERROR)
+    logger.error("the connection to eSMS is not set up", exc_info=error)
+    model_admin.message_user(request, not_set_up(error), notices.ERROR)
+
+
+def not_set_up(error: ImproperlyConfigured) -> str:
+    return _("The connection to eSMS is not set up. Tell the people who run this site: %(error)s") % {"error": error}
 
 
 def back(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) -> HttpResponse:

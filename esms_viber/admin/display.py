@@ -15,8 +15,9 @@ from django.utils.translation import gettext as _
 from ..amounts import dong
 from ..codes import describe
 from ..models import OutboundViberMessage, Status
-from ..phones import to_national
+from ..phones import spaced_phone
 from ..polling import can_ask
+from ..sentences import stored as stored
 
 _TONES: dict[str, tuple[str, str]] = {
     Status.DRAFT: ("quiet", "○"),
@@ -42,10 +43,18 @@ def status_badge(message: OutboundViberMessage) -> SafeString:
     )
 
 
+def look(status: str) -> tuple[str, str]:
+    """The class and the sign of its badge."""
+    return _TONES[status]
+
+
+def sign(status: str) -> str:
+    """What stands before the status in its badge."""
+    return _TONES[status][1]
+
+
 def phone(message: OutboundViberMessage) -> str:
-    """As people in Vietnam write it: 0901 888 484."""
-    national = to_national(message.phone)
-    return f"{national[:4]} {national[4:7]} {national[7:]}".strip()
+    return spaced_phone(message.phone)
 
 
 def excerpt(message: OutboundViberMessage) -> str:
@@ -103,17 +112,22 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
         return f"{doubt} {last_word(message)}".rstrip(), _before_sending_again(message)
     if message.code_result and message.status not in {Status.DELIVERED, Status.CANCELLED}:
         return meaning(message.code_result), str(describe(message.code_result).remedy)
-    return message.error_message, ""
+    return stored(message.error_message), ""
 
 
 def last_word(message: OutboundViberMessage) -> str:
     """What the last call came to, as a code with its meaning or in words."""
-    return meaning(message.code_result) or message.error_message
+    return meaning(message.code_result) or stored(message.error_message)
 
 
 def said_by_esms(message: OutboundViberMessage) -> str:
     """eSMS's own words, where they are kept beside a code."""
-    return message.error_message if message.code_result else ""
+    return stored(message.error_message) if message.code_result else ""
+
+
+def numbered(message: OutboundViberMessage, url: str) -> SafeString:
+    """A message by its number, with its status."""
+    return format_html('<a href="{}">№ {}</a> {}', url, str(message.pk), status_badge(message))
 
 
 def line(message: OutboundViberMessage, url: str) -> SafeString:

@@ -14,14 +14,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage, Status
-from ..transactions import write_alias
 from . import display
 from .base import MessageAdminBase
 from .forms import MessageForm
+from .history import resends_of
 
-_RESENDS_SHOWN = 20
-
-_WRITTEN: tuple[str, ...] = ("phone", "content", "image_url", "button_label", "button_url")
+_WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
 _HAPPENED = (
     "status_field",
@@ -50,7 +48,7 @@ class MessageFields(MessageAdminBase):
     def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
         written, terms = _WRITTEN, _TERMS
         if obj is not None and not self.has_change_permission(request, obj):
-            written, terms = _filled(obj, written), _filled(obj, terms)
+            written, terms = _filled(obj, ("kind_field", *written[1:])), _filled(obj, terms)
         elif obj is not None and obj.status != Status.DRAFT:
             # To send again what failed or was cancelled forgets both times, so there is no use in writing them.
             terms = tuple(name for name in terms if name not in {"send_at", "expires_at"})
@@ -62,6 +60,10 @@ class MessageFields(MessageAdminBase):
 
     def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
         return _HAPPENED if obj else ()
+
+    @admin.display(description=_("kind"))
+    def kind_field(self, message: OutboundViberMessage) -> str | None:
+        return display.kind(message)
 
     @admin.display(description=_("status"))
     def status_field(self, message: OutboundViberMessage) -> SafeString:
@@ -101,14 +103,11 @@ class MessageFields(MessageAdminBase):
 
     @admin.display(description=_("sent again as"))
     def resends_field(self, message: OutboundViberMessage) -> SafeString:
-        resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of=message.pk).order_by("pk")
-        linked = ((self._linked(resend),) for resend in resends[:_RESENDS_SHOWN])
+        linked = ((self._linked(resend),) for resend in resends_of(message))
         return format_html_join(", ", "{}", linked) or self.get_empty_value_display()
 
     def _linked(self, message: OutboundViberMessage) -> SafeString:
-        return format_html(
-            '<a href="{}">{}</a> {}', self.page_url(message.pk), f"№ {message.pk}", display.status_badge(message)
-        )
+        return display.numbered(message, self.page_url(message.pk))
 
 
 def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +117,7 @@ def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str,
 def _has_something(message: OutboundViberMessage, name: str) -> bool:
     """Is there anything to show? Asks the database nothing."""
     match name:
-        case "status_field":
+        case "status_field" | "kind_field":
             return True
         case "reason_field":
             return bool(display.explain(message)[0])

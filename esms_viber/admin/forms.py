@@ -12,6 +12,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.core.exceptions import ImproperlyConfigured
 
 from ..models import OutboundViberMessage
+from .kinds import KindField, hold_to_kind, show_limits
 
 logger = logging.getLogger("esms_viber")
 
@@ -28,6 +29,8 @@ def _url_input() -> AdminTextInputWidget:
 class MessageForm(BaseForm):
     """Without a gateway set up a message cannot be checked to the end, but be kept as a draft all the same."""
 
+    kind = KindField()
+
     class Meta:
         widgets: ClassVar[dict[str, Any]] = {
             "phone": AdminTextInputWidget(attrs={"type": "tel", "autocomplete": "off"}),
@@ -36,13 +39,20 @@ class MessageForm(BaseForm):
             "button_url": _url_input(),
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "content" in self.fields:  # not where the message may only be looked at
+            self.initial.setdefault("kind", self.instance.kind or "")
+            show_limits(self)
+
     def _post_clean(self) -> None:
         try:
             super()._post_clean()  # type: ignore[misc] # not in the stubs
         except ImproperlyConfigured as error:
             # The last of the model's own checks asks the gateway; what Django checks after it is made up for.
-            logger.warning("a message was written that cannot be checked: %s", error)
+            logger.warning("a message was written that cannot be checked", exc_info=error)
             self.validate_unique()
+        hold_to_kind(self, vars(self.instance))
 
 
 def fingerprint(form_id: str, message: OutboundViberMessage) -> str:

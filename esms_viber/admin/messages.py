@@ -10,23 +10,26 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils.functional import SimpleLazyObject
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
 from ..phones import phone_search_digits
 from ..transactions import non_atomic_requests
 from ..validation import normalize_text
-from . import display, queue
+from . import figures, mailing, queue
 from .actions import ACTIONS
+from .columns import MessageColumns
+from .export import export
 from .filters import AttentionFilter, CampaignFilter
+from .listing import DeliveryTimeFilter
 from .page import MessagePage
+from .routes import route
 
 _VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
 
 
 @admin.register(OutboundViberMessage)
-class OutboundViberMessageAdmin(MessagePage):
+class OutboundViberMessageAdmin(MessageColumns, MessagePage):
     actions = list(ACTIONS.values())
     list_display = (
         "phone_column",
@@ -37,7 +40,7 @@ class OutboundViberMessageAdmin(MessagePage):
         "kind_column",
         "brandname",
     )
-    list_filter = ("status", AttentionFilter, CampaignFilter, "sandbox", "created_at")
+    list_filter = ("status", AttentionFilter, CampaignFilter, DeliveryTimeFilter, "sandbox", "created_at")
     search_fields = ("content", "sms_id__startswith", "request_id__startswith", "dedupe_key")
     search_help_text = _("A phone in any spelling or part of it, words of the text, SMSID, RequestId or dedupe key.")
     # Counting, and sorting by what has no index, takes minutes at a million rows.
@@ -45,32 +48,13 @@ class OutboundViberMessageAdmin(MessagePage):
     show_facets = admin.ShowFacets.NEVER
     sortable_by = ("phone_column", "times_column")
 
-    @admin.display(description=_("phone"), ordering="phone")
-    def phone_column(self, message: OutboundViberMessage) -> str:
-        return display.phone(message)
-
-    @admin.display(description=_("status"))
-    def status_column(self, message: OutboundViberMessage) -> SafeString:
-        return display.status_badge(message)
-
-    @admin.display(description=_("text"))
-    def text_column(self, message: OutboundViberMessage) -> str:
-        return display.excerpt(message)
-
-    @admin.display(description=_("kind"))
-    def kind_column(self, message: OutboundViberMessage) -> str | None:
-        return display.kind(message)
-
-    @admin.display(description=_("price"))
-    def price_column(self, message: OutboundViberMessage) -> str | None:
-        return display.price(message.total_price)
-
-    @admin.display(description=_("times"), ordering="created_at")
-    def times_column(self, message: OutboundViberMessage) -> SafeString:
-        return display.times(message)
-
     def get_urls(self) -> list[URLPattern]:
-        urls: list[Any] = super().get_urls()
+        urls: list[Any] = [
+            *figures.urls(self),
+            *mailing.urls(self),
+            route(self, "export/", export, permission="view"),
+            *super().get_urls(),
+        ]
         for url in urls:
             if (url.name or "").endswith(_VIEWS_THAT_CALL_ESMS):
                 url.callback = non_atomic_requests(url.callback)
@@ -88,5 +72,9 @@ class OutboundViberMessageAdmin(MessagePage):
         if ACTIONS.keys() & set(request.POST.getlist("action")) and not self.has_send_permission(request):
             raise PermissionDenied
         # Not looked at before the page is made: most posts lead to another one.
-        context = {"viber_queue": SimpleLazyObject(queue.look), **(extra_context or {})}
+        context = {
+            "viber_queue": SimpleLazyObject(queue.look),
+            "viber_send_to_many": self.has_send_permission(request) and self.has_add_permission(request),
+            **(extra_context or {}),
+        }
         return super().changelist_view(request, context)

@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from .. import lifecycle
 from ..exceptions import MessageNotEditable
@@ -22,9 +23,11 @@ from .answers import FROM_PAGE, report
 from .fields import MessageFields
 from .forms import fingerprint
 from .history import MOST_SHOWN, history
+from .preview import bubble, checked, own_brand
 from .sending import send_saved
 
 SEND = "_send"
+CHECK = "_check"
 FORM_ID = "_form_id"
 
 
@@ -32,7 +35,8 @@ class MessagePage(MessageFields):
     change_form_template = "admin/esms_viber/outboundvibermessage/change_form.html"
 
     class Media:
-        css = {"all": ["esms_viber/admin.css"]}
+        css = {"all": ["esms_viber/admin.css", "esms_viber/phone.css"]}
+        js = ["esms_viber/writing.js"]
 
     def changeform_view(
         self,
@@ -43,6 +47,8 @@ class MessagePage(MessageFields):
     ) -> Any:
         if SEND in request.POST and not self.has_send_permission(request):
             raise PermissionDenied
+        if CHECK in request.POST:
+            return self._check(request, object_id)
         if request.method == "POST" and self._is_handed_over(request, object_id):
             return self._refuse_edit(request)
         try:
@@ -65,7 +71,8 @@ class MessagePage(MessageFields):
         obj.keep_draft = True
         super().save_model(request, obj, form, change)
         if not change:
-            lifecycle.note(obj, _("Written in the admin."), user=request.user, fingerprint=_fingerprint(request, obj))
+            written = gettext_noop("Written in the admin.")
+            lifecycle.note(obj, written, user=request.user, fingerprint=_fingerprint(request, obj))
         request._esms_viber_saved = obj  # type: ignore[attr-defined] # ours, for this request
 
     def response_add(
@@ -84,6 +91,18 @@ class MessagePage(MessageFields):
 
     def _say_that_it_is_a_draft(self, request: HttpRequest, message: OutboundViberMessage) -> None:
         report(self, request, [message.pk], [(notices.SUCCESS, _("It is saved, and nothing was sent."))])
+
+    # -- checking while it is written ----------------------------------------------------------------------------------
+
+    def _check(self, request: HttpRequest, object_id: str | None) -> HttpResponse:
+        """What saving the form would say, without saving it."""
+        message = None if object_id is None else self.get_object(request, unquote(object_id))
+        if message is None and (object_id is not None or not self.has_add_permission(request)):
+            raise PermissionDenied
+        if message is not None and not self.has_change_permission(request, message):
+            raise PermissionDenied
+        form = self.get_form(request, message, change=message is not None)(request.POST, instance=message)
+        return checked(form)
 
     # -- refusing ------------------------------------------------------------------------------------------------------
 
@@ -115,6 +134,8 @@ class MessagePage(MessageFields):
         obj: OutboundViberMessage | None = None,
     ) -> Any:
         context |= {
+            "bubble": bubble(_as_typed(context), request),
+            "own_brand": own_brand(),
             "show_save_and_add_another": False,
             "show_send": self.has_send_permission(request),
             "save_label": _("Save as draft") if obj is None or obj.status == Status.DRAFT else _("Save"),
@@ -126,7 +147,7 @@ class MessagePage(MessageFields):
             context["show_save_and_continue"] = False
         else:
             context["viber_buttons"] = self._buttons(request, obj)
-            context["viber_history"] = history(obj)
+            context["viber_history"] = history(self, obj)
             context["viber_history_most"] = MOST_SHOWN
         return super().render_change_form(request, context, add, change, form_url, obj)
 
@@ -146,6 +167,12 @@ class MessagePage(MessageFields):
         if message.status in {Status.QUEUED, Status.SENDING} or self.has_change_permission(request, message):
             return ""
         return _("Send…") if message.is_editable else _("Send again…")
+
+
+def _as_typed(context: dict[str, Any]) -> OutboundViberMessage:
+    """The message as the form has it, also where it was refused."""
+    message: OutboundViberMessage = context["adminform"].form.instance
+    return message
 
 
 def _cancel_label(message: OutboundViberMessage) -> str:

@@ -108,7 +108,7 @@ def _why_queued(message: OutboundViberMessage) -> str:
             "eSMS could not be reached, so nothing was sent. It is tried again whenever waiting messages are sent."
         )
     if message.error_message:
-        return message.error_message
+        return display.stored(message.error_message)
     if message.send_at and message.send_at > timezone.now():
         return _("It is sent at %(time)s.") % {"time": display.moment(message.send_at)}
     return _("It is sent as soon as waiting messages are sent.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,6 +14,7 @@ from django.utils.translation import ngettext
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..resending import plan_resend
 from ..transactions import write_alias
+from ..validation import Kind
 from . import display
 
 MOST_AT_ONCE = 5000
@@ -47,6 +49,8 @@ class Review:
     """Sent again as well, though nobody knows whether eSMS took them."""
     skipped: Listing = field(default_factory=Listing)
     sendable: list[int] = field(default_factory=list)
+    charged: Counter[Kind] = field(default_factory=Counter)
+    """Of those that would be sent, how many of each kind cost something."""
 
     def add(self, messages: Iterable[OutboundViberMessage]) -> None:
         plan = plan_resend(messages)
@@ -60,6 +64,7 @@ class Review:
         for message, why in plan.skipped:
             self.skipped.add(message, why)
         self.sendable += [message.pk for message in plan.first + plan.again]
+        self.charged.update(m.kind for m in plan.first + plan.again if m.kind and not m.sandbox)
 
 
 def _what_is_known(message: OutboundViberMessage) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path, reverse, reverse_lazy
 
 from ..transactions import non_atomic_requests
 from .base import MessageAdminBase
@@ -28,12 +28,15 @@ def route(model_admin: MessageAdminBase, address: str, view: View, *, permission
     def guarded(request: HttpRequest) -> HttpResponseBase:
         if not getattr(model_admin, f"has_{permission}_permission")(request):
             raise PermissionDenied
-        request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined] # read by the templates
+        request.current_app = model_admin.admin_site.name  # read by the templates
         return view(model_admin, request)
 
     update_wrapper(guarded, view)
     page: Any = model_admin.admin_site.admin_view(guarded)
-    return path(address, non_atomic_requests(page), name=f"{_PREFIX}_{view.__name__}")
+    # Read by Django's LoginRequiredMiddleware, as on the admin's own pages.
+    page.login_url = reverse_lazy("admin:login", current_app=model_admin.admin_site.name)
+    found: URLPattern = path(address, non_atomic_requests(page), name=f"{_PREFIX}_{view.__name__}")
+    return found
 
 
 def url_of(model_admin: MessageAdminBase, name: str) -> str:

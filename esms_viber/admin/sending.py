@@ -15,13 +15,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import services
+from ..amounts import dong
+from ..conf import get_settings
 from ..models import OutboundViberMessage
+from ..prices import estimate
 from ..resending import plan_resend
 from ..transactions import lock, write_alias
 from . import display, reporting
 from .answers import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
 from .base import MessageAdminBase
-from .review import Listing, Mark, in_chunks, review
+from .review import Listing, Mark, Review, in_chunks, review
 
 CONFIRMED = "confirmed"
 """Posted by the confirmation page: the mark of what was seen on it."""
@@ -42,6 +45,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "again": _shown(model_admin, found.again),
         "doubtful": _shown(model_admin, found.doubtful),
         "skipped": _shown(model_admin, found.skipped),
+        "cost": _cost(found),
         "mark_name": CONFIRMED,
         "mark": mark,
         "action_name": "send_selected",
@@ -55,6 +59,18 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
     }
     request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "admin/esms_viber/outboundvibermessage/send_confirmation.html", context)
+
+
+def _cost(found: Review) -> str:
+    """In a sentence; empty where nothing is sent."""
+    if not found.sendable:
+        return ""
+    if not found.charged or get_settings().SANDBOX:
+        return _("It costs nothing: it goes to the sandbox.")
+    amount = estimate(found.charged)
+    if amount is None:
+        return _("What it costs is not known: eSMS has not reported the price of such a message yet.")
+    return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}
 
 
 def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:

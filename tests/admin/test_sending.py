@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -310,3 +311,25 @@ def test_under_atomic_requests_the_list_asks(root: Client, make: Make) -> None:
     message = make("sent", sms_id="1")
     choose(root, "refresh_selected", message.pk)
     assert message.events.filter(kind="poll").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({}, "It may cost about 940 đ, going by the latest prices."),
+        ({"content": "", "image_url": "https://x.vn/a.png"}, "What it costs is not known"),
+        ({"sandbox": True}, "It may cost about 470 đ"),
+    ],
+)
+def test_the_question_says_what_it_may_cost(root: Client, make: Make, columns: dict[str, Any], sentence: str) -> None:
+    make("delivered", total_price=Decimal(470))
+    question = choose(root, "send_selected", make().pk, make("sent", **columns).pk)
+    assert sentence in question.content.decode()
+
+
+def test_a_rehearsal_is_told_to_cost_nothing(root: Client, make: Make) -> None:
+    make("delivered", total_price=Decimal(470))
+    question = choose(root, "send_selected", make(sandbox=True).pk)
+    assert "It costs nothing: it goes to the sandbox." in question.content.decode()
+    nothing = choose(root, "send_selected", make("queued").pk)
+    assert "cost" not in nothing.content.decode().lower().split("nothing can be sent")[1].split("</form>")[0]

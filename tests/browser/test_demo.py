@@ -2,153 +2,160 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ROOT = Path(__file__).parents[2]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+from tests.browser.conftest import LIST, told, wait_for_status
 
 PHONE = "0977 123 456"
+ADD = f"{LIST}add/"
+
+BUTTON = {"button_label": "Xem đơn", "button_url": "https://shop.example.vn/orders/17?a=1&b=2"}
+KINDS = {
+    "text": {"content": "Chào chị Lan,\nđơn hàng đã sẵn sàng 🎉"},
+    "text_button": {"content": "Chào anh Minh & chị <b>Hà</b>"} | BUTTON,
+    "image": {"image_url": "https://{host}/static/shop/parcel.png"},
+    "text_image_button": BUTTON | {"content": "Quà Tết 🎁", "image_url": "https://{host}/static/shop/parcel.png"},
+}
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Iterator[str]:
-    """The demo as the README starts it; its address."""
-    folder = tmp_path_factory.mktemp("demo")
-    port = _free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "ESMS_"))},
-        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    with (folder / "log").open("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "example_project/manage.py", "demo", "--port", str(port)],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while "Ctrl-C" not in (folder / "log").read_text():
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@pytest.fixture
-def page(demo):
-    """A browser page, English, that notes what it should not do: errors on the console, requests to other hosts."""
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        context = browser.new_context(locale="en-GB", base_url=demo)
-        faults: list[str] = []
-        context.on("console", lambda message: _note_error(message, faults))
-        context.on("weberror", lambda error: faults.append(str(error.error)))
-        context.on("request", lambda request: faults.append(request.url) if _is_foreign(request.url, demo) else None)
-        yield context.new_page()
-        browser.close()
-    assert faults == []
-
-
-def _note_error(message, faults: list[str]) -> None:
-    if message.type == "error":
-        faults.append(f"{message.text} ({message.location.get('url')})")
-
-
-def _is_foreign(url: str, demo: str) -> bool:
-    return urlsplit(url).scheme in {"http", "https"} and urlsplit(url).netloc != urlsplit(demo).netloc
-
-
-def _log_in(page, name: str) -> None:
-    page.goto("/admin/login/?next=/admin/esms_viber/outboundvibermessage/")
-    page.fill("[name=username]", name)
-    page.fill("[name=password]", "demo")
-    page.click("[type=submit]")
-
-
-def _wait_for_status(page, status: str) -> None:
-    """Reload the list, as the shop staff would, until its first row says so."""
-    for _ in range(60):
-        page.goto("/admin/esms_viber/outboundvibermessage/")
-        if status in page.locator("#result_list tbody tr").first.inner_text().lower():
-            return
-        page.wait_for_timeout(250)
-    pytest.fail(page.locator("#result_list tbody tr").first.inner_text())
-
-
-def test_a_message_written_in_the_admin_arrives_on_the_phone(page):
-    _log_in(page, "admin")
-    # The phone lies beside, and is not touched again.
-    page.goto("/admin/esms_viber/outboundvibermessage/add/")
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_written_seen_sent_and_delivered(visit: Any, demo: str, kind: str) -> None:
+    page = visit("admin")
+    host = demo.removeprefix("http://")
+    written = {name: value.format(host=host) for name, value in KINDS[kind].items()}
+    page.goto(ADD)
+    page.check(f"[name=kind][value={kind}]")
+    parts = ("content", "image_url", "button_label", "button_url")
+    assert {name for name in parts if page.locator(f"[name={name}]").is_visible()} == written.keys()
     page.fill("[name=phone]", PHONE)
-    page.fill("[name=content]", "Chào chị Lan,\nđơn hàng đã sẵn sàng 🎉")
-    page.fill("[name=button_label]", "Xem đơn")
-    page.fill("[name=button_url]", "https://shop.example.vn/orders/17?a=1&b=2")
+    for name, value in written.items():
+        page.fill(f"[name={name}]", value)
+        page.locator(f"[name={name}]").blur()
+    _expect_on(page.locator(".viber-preview .viber-bubble"), written)
+
     page.click("[name=_send]")
-
-    assert "eSMS took" in page.locator(".messagelist").inner_text()
-    _wait_for_status(page, "delivered")
+    assert "eSMS took" in told(page)
+    wait_for_status(page, "delivered")
 
     page.goto("/phone/0977123456/")
-    bubble = page.get_by_text("đơn hàng đã sẵn sàng 🎉")
-    bubble.wait_for()
-    assert page.get_by_role("link", name="Xem đơn").get_attribute("href") == "https://shop.example.vn/orders/17?a=1&b=2"
+    bubble = page.locator("#chat .bubble").last
+    if "content" in written:
+        assert bubble.locator(".bubble-text").inner_text() == written["content"]
+    assert bubble.locator("img").count() == ("image_url" in written)
+    if "button_url" in written:
+        assert bubble.get_by_role("link", name="Xem đơn").get_attribute("href") == written["button_url"]
 
 
-def test_the_phone_shows_new_messages_by_itself(page):
-    _log_in(page, "admin")
-    page.goto("/phone/0977123456/")
-    phone = page
-    admin = page.context.new_page()
-    admin.goto("/admin/esms_viber/outboundvibermessage/add/")
+def _expect_on(bubble: Any, written: dict[str, str]) -> None:
+    """What was written stands on the phone of the preview, and nothing else does."""
+    text, picture, button = (bubble.locator(f"[data-part={name}]") for name in ("text", "picture", "button"))
+    assert [part.is_visible() for part in (text, picture, button)] == [
+        name in written for name in ("content", "image_url", "button_label")
+    ]
+    if "content" in written:
+        assert text.inner_text() == written["content"]
+    if "image_url" in written:
+        picture.locator("img").wait_for()
+        assert picture.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    if "button_label" in written:
+        assert (button.inner_text(), button.get_attribute("href")) == (written["button_label"], written["button_url"])
+
+
+def test_what_another_kind_has_comes_back_with_it_and_is_not_sent(visit: Any) -> None:
+    page = visit("admin")
+    page.goto(ADD)
+    page.check("[name=kind][value=text_button]")
+    page.fill("[name=phone]", PHONE)
+    page.fill("[name=content]", "Chỉ là chữ")
+    page.fill("[name=button_label]", "Xem")
+    page.check("[name=kind][value=text]")
+    assert not page.locator(".viber-preview [data-part=button]").is_visible()
+    page.check("[name=kind][value=text_button]")
+    assert page.locator("[name=button_label]").input_value() == "Xem"
+    page.check("[name=kind][value=text]")
+    page.click("[name=_save]")
+    assert "nothing was sent" in told(page)
+
+
+def test_counters_and_checks_follow_the_typing(visit: Any) -> None:
+    page = visit("admin")
+    page.goto(ADD)
+    page.check("[name=kind][value=text_image_button]")
+    page.fill("[name=content]", "Tết 🎉\r\nvui")
+    assert page.locator("#id_content_counter").inner_text() == "9 / 1000"
+    page.fill("[name=button_label]", "x" * 31)
+    assert page.locator("#id_button_label_counter.viber-over").inner_text() == "31 / 30"
+
+    page.fill("[name=phone]", "+84 977.123.456")
+    page.get_by_text("is sent to 0977 123 456 (+84977123456)").wait_for()
+    page.fill("[name=phone]", "028 3822 1234")
+    page.get_by_text("This is a landline").wait_for()
+    assert page.locator("[name=phone]").get_attribute("aria-invalid") == "true"
+    page.fill("[name=image_url]", "http://shop.example.vn/a.png")
+    page.get_by_text("Give the full address of the image, beginning with https://.").wait_for()
+    page.get_by_text("A button needs a link. Give the link, or clear the label.").wait_for()
+    page.get_by_text("This has 31 characters; at most 30 can be sent. Shorten it by 1.").wait_for()
+
+    page.fill("[name=phone]", PHONE)
+    page.fill("[name=button_label]", "Xem")
+    page.fill("[name=button_url]", "https://shop.example.vn/")
+    page.fill("[name=image_url]", "https://shop.example.vn/a.png")
+    page.locator(".form-row .errorlist").first.wait_for(state="detached")
+    assert page.locator("[aria-invalid=true]").count() == 0
+
+
+def test_without_scripts_the_form_works(visit: Any) -> None:
+    page = visit("admin", java_script_enabled=False)
+    page.goto(ADD)
+    page.fill("[name=phone]", PHONE)
+    page.fill("[name=content]", "Không có JavaScript")
+    page.fill("[name=button_label]", "Xem")
+    page.fill("[name=button_url]", "https://shop.example.vn/")
+    page.click("[name=_send]")
+    assert "eSMS took" in told(page)
+
+
+def test_the_phone_shows_new_messages_by_itself(visit: Any) -> None:
+    phone = visit("admin")
+    phone.goto("/phone/0977123456/")
+    admin = phone.context.new_page()
+    admin.goto(ADD)
     admin.fill("[name=phone]", PHONE)
     admin.fill("[name=content]", "Một tin nữa <b>không đậm</b>")
     admin.click("[name=_send]")
     phone.get_by_text("Một tin nữa <b>không đậm</b>").wait_for(timeout=10_000)
 
 
-def test_resending_asks_first_and_sends_a_new_message(page):
-    _log_in(page, "admin")
+def test_resending_asks_first_and_sends_a_new_message(visit: Any) -> None:
+    page = visit("admin")
+    page.goto(ADD)
+    page.fill("[name=phone]", PHONE)
+    page.fill("[name=content]", "Hai lần")
+    page.click("[name=_send]")
+    wait_for_status(page, "delivered")
     page.locator("#result_list tbody tr input[type=checkbox]").first.check()
     page.select_option("select[name=action]", "send_selected")
     page.click("button[name=index], .actions button[type=submit]")
-    assert "sent again" in page.locator("#content").inner_text()
+    asked = page.locator("#content").inner_text()
+    assert "One message will be sent again" in asked
+    assert "you pay for it a second time" in asked
+    assert "It may cost about" in asked
     page.click("[type=submit].default")
-    assert page.locator(".messagelist").inner_text()
-    _wait_for_status(page, "delivered")
+    assert told(page)
+    wait_for_status(page, "delivered")
+    page.locator("#result_list tbody tr a").first.click()
+    assert "Resend of" in page.locator("#content").inner_text()
 
 
-def test_staff_without_the_permission_see_and_cannot_send(page):
-    _log_in(page, "staff")
+def test_staff_without_the_permission_see_and_cannot_send(visit: Any) -> None:
+    page = visit("staff")
     page.locator("#result_list tbody tr").first.wait_for()
     assert page.locator("select[name=action] option[value=send_selected]").count() == 0
-    assert page.request.get("/admin/esms_viber/outboundvibermessage/add/").status == 403
+    assert page.get_by_role("link", name="Send to many").count() == 0
+    assert page.request.get(ADD).status == 403
+    assert page.request.get(f"{LIST}send-to-many/").status == 403
+    page.locator("#result_list tbody tr a").first.click()
+    page.locator(".viber-phone").wait_for()
+    assert page.locator("[name=_send], .viber-tool button").count() == 0

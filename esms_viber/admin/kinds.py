@@ -1,0 +1,56 @@
+"""The choice of a kind of message, before its parts are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminRadioSelect
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..conf import get_settings
+from ..validation import FILLED, KIND_FIELDS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class KindField(forms.ChoiceField):
+    """Not required: without JavaScript all parts are shown, and those that are filled make the kind."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            label=gettext_lazy("Kind of message"),
+            choices=Kind.choices,
+            widget=AdminRadioSelect(),
+            required=False,
+            **options,
+        )
+
+    def widget_attrs(self, widget: forms.Widget) -> dict[str, str]:
+        # For the script: the parts that each kind has, in the order of the choices.
+        return {"data-parts": " ".join(",".join(sorted(FILLED[kind])) for kind in Kind)}
+
+
+def hold_to_kind(form: forms.BaseForm, parts: Mapping[str, str]) -> None:
+    """Add an error for each part that the chosen kind lacks, or does not have; nothing where none was chosen."""
+    chosen = form.cleaned_data.get("kind")
+    if not chosen or form.errors.keys() & set(KIND_FIELDS):
+        return
+    for name in KIND_FIELDS:
+        if parts[name] and name not in FILLED[Kind(chosen)]:
+            form.add_error(name, _("The chosen kind of message has no such part: clear it, or choose another kind."))
+        elif not parts[name] and name in FILLED[Kind(chosen)]:
+            form.add_error(name, _("The chosen kind of message needs this part: fill it in, or choose another kind."))
+
+
+def show_limits(form: forms.BaseForm) -> None:
+    """Tell the script how long the texts may be."""
+    try:
+        conf = get_settings()
+    except ImproperlyConfigured:
+        return  # said when the form is checked
+    form.fields["content"].widget.attrs["data-limit"] = conf.MAX_CONTENT_LENGTH
+    form.fields["button_label"].widget.attrs["data-limit"] = conf.MAX_LABEL_LENGTH

@@ -1,0 +1,165 @@
+"""The form of *Send to many*: one text, and a list of people."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.forms.models import fields_for_model
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..mailings import Mailing, Review, review
+from ..models import OutboundViberMessage
+from ..recipients import MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted
+from ..validation import KIND_FIELDS, normalize_text
+from .answers import not_set_up
+from .base import MessageAdminBase
+from .forms import MessageForm
+from .kinds import KindField, hold_to_kind, show_limits
+
+logger = logging.getLogger("esms_viber")
+
+_OF_THE_MESSAGE = ("campaign", *KIND_FIELDS, "brandname", "send_at", "expires_at", "sandbox")
+_SOMEBODY = "0901888484"
+_ROOM_FOR_THE_REST = 200_000
+"""Bytes that the other fields of the form may take beside the list."""
+
+
+class MailingForm(forms.Form):
+    """Valid, it has a `mailing`, its `recipients` and, unless it is only checked while typing, their `review`."""
+
+    kind = KindField()
+    phones = forms.CharField(
+        label=gettext_lazy("Phones"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 5, "class": "vLargeTextField", "autocomplete": "off"}),
+        help_text=gettext_lazy("Paste the numbers, with anything between them: line breaks, commas, spaces."),
+    )
+    file = forms.FileField(
+        label=gettext_lazy("Or a CSV file"),
+        required=False,
+        widget=forms.FileInput(attrs={"accept": ".csv,.txt,text/csv,text/plain"}),
+        help_text=gettext_lazy(
+            "Its first line names the columns, one of them “phone”. Write {name} in the text for what the column "
+            "“name” holds. In a spreadsheet choose “Save as”, “CSV UTF-8”."
+        ),
+    )
+    rows = forms.CharField(required=False, widget=forms.HiddenInput())
+    """A list that was read before, so that no file has to be given twice."""
+
+    mailing: Mailing
+    recipients: Recipients
+    review: Review
+
+    def __init__(
+        self, model_admin: MessageAdminBase, request: HttpRequest, *args: Any, typing: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._typing = typing
+        made_by_admin = partial(model_admin.formfield_for_dbfield, request=request)
+        self.fields |= fields_for_model(
+            OutboundViberMessage,
+            fields=_OF_THE_MESSAGE,
+            widgets=MessageForm.Meta.widgets,
+            formfield_callback=made_by_admin,
+        )
+        self.fields["campaign"].required = True
+        self.fields["campaign"].help_text = _(
+            "A name of your own, e.g. tet-2027. Each phone gets one message of a campaign, however often you send."
+        )
+        show_limits(self)
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        self.mailing = self._make_mailing(data)
+        hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
+        try:
+            self._check_text() if self._typing else self._check_list()
+        except ImproperlyConfigured as error:
+            logger.exception("the connection to eSMS is not set up")
+            self.add_error(None, not_set_up(error))
+        return data
+
+    def _make_mailing(self, data: dict[str, Any]) -> Mailing:
+        texts = {name: normalize_text(data.get(name)) for name in ("campaign", *KIND_FIELDS, "brandname")}
+        # Like the model's own: only the message itself keeps spaces at its ends.
+        texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
+        if (end := data.get("expires_at")) and end <= timezone.now():
+            self.add_error("expires_at", _("This time has passed: nothing would be sent. Choose a later one."))
+        return Mailing(
+            **texts,
+            sandbox=bool(data.get("sandbox")),
+            send_at=data.get("send_at"),
+            expires_at=data.get("expires_at"),
+        )
+
+    # -- while typing --------------------------------------------------------------------------------------------------
+
+    def _check_text(self) -> None:
+        """As for somebody whose columns hold what the braces say; a link that waits for them is none yet."""
+        try:
+            self.mailing.message(_SOMEBODY, {}).validate_for_sending()
+        except ValidationError as error:
+            waiting = {"button_url"} if "{" in self.mailing.button_url else set()
+            self._take_over(error, leave=waiting)
+
+    def _take_over(self, error: ValidationError, leave: set[str]) -> None:
+        for name, errors in error.error_dict.items():
+            if name in self.fields and name not in leave:
+                self.add_error(name, errors)
+
+    # -- the list ------------------------------------------------------------------------------------------------------
+
+    def _check_list(self) -> None:
+        try:
+            self.recipients = self._read()
+        except UnreadableList as error:
+            self.add_error("file" if self.cleaned_data.get("file") else "phones", str(error))
+            return
+        self._refuse_unknown_columns()
+        if self.errors:
+            return
+        self.review = review(self.mailing, self.recipients)
+
+    def blame_text(self) -> bool:
+        """Where nobody could get the message, add what is wrong with it to its fields, if it is not the phones."""
+        refused = self.review.refused
+        if len(refused) == len(self.recipients.people) and hasattr(refused[0][1], "error_dict"):
+            self._take_over(refused[0][1], leave={"phone"})
+        return bool(self.errors)
+
+    def _read(self) -> Recipients:
+        data = self.cleaned_data
+        if file := data.get("file"):
+            found = read_csv(file.read())
+        elif data.get("phones", "").strip():
+            found = read_pasted(data["phones"])
+        elif data.get("rows"):
+            return Recipients.from_json(data["rows"])
+        else:
+            raise UnreadableList(
+                _("Paste phones, or choose a file: up to %(most)d at once.") % {"most": MOST_RECIPIENTS}
+            )
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if most is not None and len(found.as_json().encode()) > most - _ROOM_FOR_THE_REST:
+            raise UnreadableList(_("The list is too large for one go. Leave out columns, or divide it."))
+        return found
+
+    def _refuse_unknown_columns(self) -> None:
+        columns = self.recipients.columns
+        for name in self.mailing.unknown_columns(columns):
+            field = next(f for f in ("content", "button_label", "button_url") if f"{{{name}}}" in self[f].value())
+            if columns:
+                sentence = _("No column is called “%(name)s”. The columns are: %(columns)s.")
+            else:
+                sentence = _(
+                    "The phones come without a column “%(name)s”. Give a CSV file, or take it out of the text."
+                )
+            self.add_error(field, sentence % {"name": name, "columns": ", ".join(columns)})

@@ -1,0 +1,76 @@
+"""What is seen while a message is written: the phone on which Viber will show it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django import forms
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, JsonResponse
+
+from ..conf import get_settings
+from ..models import OutboundViberMessage
+from ..phones import InvalidPhone, normalize_phone, spaced_phone
+
+
+@dataclass(frozen=True, slots=True)
+class Bubble:
+    """What stands on the phone; empty parts are left out."""
+
+    brand: str
+    text: str
+    image_url: str
+    image: str
+    """Where the browser may take the picture from; empty: from nowhere, and its address is shown instead."""
+    button_label: str
+    button_url: str
+
+
+def bubble(message: OutboundViberMessage, request: HttpRequest) -> Bubble:
+    return Bubble(
+        brand=message.brandname or own_brand(),
+        text=message.content,
+        image_url=message.image_url,
+        image=_local(message.image_url, request.get_host()),
+        button_label=message.button_label,
+        button_url=message.button_url if _is_web(message.button_url) else "",
+    )
+
+
+def own_brand() -> str:
+    """The site's; empty where the settings are in disorder, which the page need not fail for."""
+    try:
+        return get_settings().BRANDNAME
+    except ImproperlyConfigured:
+        return ""
+
+
+def _local(url: str, host: str) -> str:
+    """The path of a picture on this very host; nobody who looks at a message is to be seen by another one."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    if parts.scheme != "https" or parts.netloc != host:
+        return ""
+    # One slash: two would name a host.
+    return "/" + parts.path.lstrip("/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def checked(form: forms.BaseForm) -> JsonResponse:
+    """The errors of a form by field, in the sentences that saving it would answer with; and what its phone becomes."""
+    errors = {name: [str(sentence) for sentence in sentences] for name, sentences in form.errors.items()}
+    return JsonResponse({"errors": errors, "phone": _pretty(str(form.data.get("phone", "")))})
+
+
+def _pretty(phone: str) -> str:
+    try:
+        found = normalize_phone(phone)
+    except InvalidPhone:
+        return ""
+    return f"{spaced_phone(found)} ({found})"

@@ -1,0 +1,227 @@
+// Beside a form in which a message is written: only the parts of its kind, the phone, counters and checks while typing.
+// Without it the form shows all parts and is checked when it is saved.
+"use strict";
+
+(() => {
+  const PARTS = ["content", "image_url", "button_label", "button_url"];
+  const PARTNERS = { button_label: "button_url", button_url: "button_label" };
+  const PAUSE = 500; // milliseconds without a key before the server is asked
+
+  /** The text as the server stores it, so that both count the same characters. */
+  const normalized = (text) => text.replace(/\r\n?/g, "\n").normalize("NFC");
+
+  const isWeb = (text) => /^https?:\/\//i.test(text);
+
+  function start(form, preview) {
+    const field = (name) => form.elements.namedItem(name);
+    const row = (name) => form.querySelector(`.form-row.field-${name}`);
+    const part = (name) => preview.querySelector(`[data-part=${name}]`);
+    const value = (name) => {
+      const input = field(name);
+      return input && !input.disabled ? input.value : "";
+    };
+
+    // -- the kind -----------------------------------------------------------------------------------------------------
+
+    const kinds = [...form.querySelectorAll("input[name=kind]")];
+
+    /** Which parts belong to the chosen kind; what is hidden keeps its text, and is not sent. */
+    function showParts() {
+      const chosen = kinds.findIndex((kind) => kind.checked);
+      const wanted = kinds[0].dataset.parts.split(" ")[chosen].split(",");
+      for (const name of PARTS) {
+        row(name).hidden = !wanted.includes(name);
+        field(name).disabled = !wanted.includes(name);
+      }
+    }
+
+    // -- the phone ----------------------------------------------------------------------------------------------------
+
+    function showText() {
+      part("brand").textContent = value("brandname").trim() || preview.dataset.ownBrand;
+      const text = normalized(value("content"));
+      part("text").textContent = text;
+      part("text").hidden = !text.trim();
+      const button = part("button");
+      button.textContent = value("button_label").trim();
+      button.hidden = !button.textContent;
+      if (isWeb(value("button_url").trim())) {
+        button.href = value("button_url").trim();
+      } else {
+        button.removeAttribute("href");
+      }
+    }
+
+    /** Where a picture can be taken from: this host only, for no other is to learn who looks at it. */
+    function localAddress(address) {
+      try {
+        const url = new URL(address);
+        return url.protocol === "https:" && url.host === location.host ? url.pathname + url.search : "";
+      } catch {
+        return "";
+      }
+    }
+
+    function showPicture() {
+      const address = value("image_url").trim();
+      const frame = part("picture");
+      frame.hidden = !address;
+      const local = localAddress(address);
+      const inside = document.createElement(local ? "img" : "p");
+      if (local) {
+        inside.src = local;
+        inside.alt = preview.dataset.picture;
+      } else {
+        inside.textContent = address;
+      }
+      frame.replaceChildren(inside);
+    }
+
+    // -- counters -----------------------------------------------------------------------------------------------------
+
+    const counted = PARTS.map(field).filter((input) => input?.dataset.limit);
+
+    function addCounter(input) {
+      const counter = document.createElement("span");
+      counter.className = "viber-counter";
+      counter.id = `${input.id}_counter`;
+      input.after(counter);
+      input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby") ?? ""} ${counter.id}`.trim());
+    }
+
+    function showCounts() {
+      for (const input of counted) {
+        const counter = document.getElementById(`${input.id}_counter`);
+        const text = normalized(input.value);
+        // Code points, as the server counts; spaces around a label are cut off there.
+        const length = [...(input.name === "content" ? text : text.trim())].length;
+        counter.textContent = `${length} / ${input.dataset.limit}`;
+        counter.classList.toggle("viber-over", length > Number(input.dataset.limit));
+      }
+    }
+
+    // -- checks -------------------------------------------------------------------------------------------------------
+
+    const touched = new Set();
+    let timer;
+    let asked = 0;
+
+    async function check() {
+      const number = ++asked;
+      const data = new FormData(form);
+      for (const input of form.querySelectorAll("input[type=file]")) {
+        data.delete(input.name);
+      }
+      data.delete("rows");
+      data.append("_check", "1");
+      let found;
+      try {
+        const response = await fetch(location.href, { method: "POST", body: data, redirect: "error" });
+        found = response.ok ? await response.json() : null;
+      } catch {
+        found = null;
+      }
+      // Without an answer nothing is said here; saving tells.
+      if (found && number === asked) {
+        showErrors(found.errors);
+        showPhone(found.phone);
+      }
+    }
+
+    function showErrors(errors) {
+      for (const name of touched) {
+        const place = row(name);
+        place.querySelectorAll("ul.errorlist").forEach((list) => list.remove());
+        const sentences = place.hidden ? [] : (errors[name] ?? []);
+        place.classList.toggle("errors", sentences.length > 0);
+        for (const input of place.querySelectorAll("input, textarea, select")) {
+          input.toggleAttribute("aria-invalid", false);
+          if (sentences.length) {
+            input.setAttribute("aria-invalid", "true");
+          }
+        }
+        if (sentences.length) {
+          place.prepend(makeList(sentences));
+        }
+      }
+    }
+
+    function makeList(sentences) {
+      const list = document.createElement("ul");
+      list.className = "errorlist";
+      list.setAttribute("role", "status");
+      for (const sentence of sentences) {
+        const item = document.createElement("li");
+        item.textContent = sentence;
+        list.append(item);
+      }
+      return list;
+    }
+
+    function showPhone(phone) {
+      const becomes = form.querySelector(".viber-becomes");
+      if (becomes) {
+        becomes.textContent = phone ? preview.dataset.becomes.replace("%(phone)s", phone) : "";
+      }
+    }
+
+    function addBecomes(input) {
+      const becomes = document.createElement("span");
+      becomes.className = "viber-becomes";
+      becomes.setAttribute("role", "status");
+      input.after(becomes);
+    }
+
+    function touch(name) {
+      const known = name.replace(/_[01]$/, "");
+      for (const each of [known, PARTNERS[known]]) {
+        if (each && row(each)) {
+          touched.add(each);
+        }
+      }
+      clearTimeout(timer);
+      timer = setTimeout(check, PAUSE);
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------
+
+    if (kinds.length) {
+      if (!kinds.some((kind) => kind.checked)) {
+        kinds[0].checked = true;
+      }
+      showParts();
+    }
+    counted.forEach(addCounter);
+    if (field("phone")) {
+      addBecomes(field("phone"));
+    }
+    showText();
+    showCounts();
+    form.addEventListener("input", (event) => {
+      showText();
+      showCounts();
+      if (event.target.name && event.target.name !== "kind") {
+        touch(event.target.name);
+      }
+    });
+    form.addEventListener("change", (event) => {
+      if (event.target.name === "kind") {
+        showParts();
+        showText();
+        showPicture();
+        touch("kind");
+      } else if (event.target.name === "image_url") {
+        showPicture();
+      }
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const preview = document.querySelector(".viber-preview");
+    const form = preview?.closest("form");
+    // Where the message may only be looked at there is nothing to follow.
+    if (form?.elements.namedItem("content")) {
+      start(form, preview);
+    }
+  });
+})();

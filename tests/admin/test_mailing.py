@@ -1,0 +1,305 @@
+"""*Send to many*: from the list of people to the queue."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from esms_viber.gateways.memory import outbox
+from esms_viber.models import OutboundViberMessage as Message
+from tests.admin.conftest import LogIn, Make
+from tests.admin.pages import LIST, buttons, forms, told
+from tests.fake_gateway import json_answer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MANY = f"{LIST}send-to-many/"
+CAMPAIGN = f"{LIST}campaign/?name=tet"
+FORM = {
+    "campaign": "tet",
+    "phones": "0901888484, 0912345678",
+    "kind": "text",
+    "content": "Hi",
+    "image_url": "",
+    "button_label": "",
+    "button_url": "",
+    "brandname": "",
+    "send_at_0": "",
+    "send_at_1": "",
+    "expires_at_0": "",
+    "expires_at_1": "",
+}
+TABLE = "phone,tên\n0901888484,Lan\n0912345678,Minh\n12,An\n0901 888 484,Lan\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_balance_from_before() -> None:
+    cache.clear()
+
+
+def table(text: str = TABLE) -> dict[str, Any]:
+    return {"phones": "", "file": SimpleUploadedFile("list.csv", text.encode())}
+
+
+def review(client: Client, **data: Any) -> HttpResponse:
+    return client.post(MANY, FORM | data)
+
+
+def press(client: Client, response: HttpResponse, button: str, **data: str) -> HttpResponse:
+    """As a browser would, with the hidden fields of the review."""
+    [form] = [found for found in _forms(response) if "rows" in found]
+    return client.post(MANY, form | {button: "1"} | data, follow=True)
+
+
+def _forms(response: HttpResponse) -> list[dict[str, str]]:
+    return [{name: values[0] for name, values in form["fields"].items()} for form in forms(response)]
+
+
+def test_from_a_file_to_the_queue(root: Client) -> None:
+    shown = review(root, content="Chào {tên}", **table())
+    assert not Message.objects.exists()
+    assert shown.context["ready"] == 2
+    html = shown.content.decode()
+    assert [sample.bubble.text for sample in shown.context["samples"]] == ["Chào Lan", "Chào Minh"]
+    for expected in ["2 messages are ready", "9 characters", "One line cannot be used", "Digits are missing"]:
+        assert expected in html
+    assert "One line repeats a phone" in html
+
+    done = press(root, shown, "_confirm")
+    assert sorted((sent.phone, sent.content) for sent in outbox) == [
+        ("+84901888484", "Chào Lan"),
+        ("+84912345678", "Chào Minh"),
+    ]
+    assert "The campaign “tet” has 2 messages now." in told(done)
+    assert done.redirect_chain[-1][0] == CAMPAIGN
+
+
+def test_the_same_list_again_sends_nothing_and_says_so(root: Client) -> None:
+    press(root, review(root), "_confirm")
+    again = review(root)
+    assert "2 phones have a message of this campaign already" in again.content.decode()
+    assert f"{LIST}?campaign=tet" in again.content.decode()
+    assert buttons(again) == {"_edit"}
+    press(root, again, "_confirm")
+    assert len(outbox) == 2
+
+
+def test_confirming_twice_sends_once(root: Client) -> None:
+    shown = review(root)
+    press(root, shown, "_confirm")
+    press(root, shown, "_confirm")
+    assert len(outbox) == 2
+
+
+def test_a_time_is_kept(root: Client) -> None:
+    shown = review(root, send_at_0="2099-01-31", send_at_1="08:30:00")
+    assert "not before 01/31/2099 8:30 a.m." in shown.content.decode()
+    press(root, shown, "_confirm")
+    assert outbox == []
+    assert set(Message.objects.values_list("status", flat=True)) == {"queued"}
+    assert {message.send_at.isoformat() for message in Message.objects.all()} == {"2099-01-31T01:30:00+00:00"}
+
+
+def test_the_script_stores_in_parts_and_the_last_part_hands_all_over(root: Client) -> None:
+    shown = review(root, content="Chào {tên}", **table())
+    [form] = [found for found in _forms(shown) if "rows" in found]
+    columns, people = json.loads(form["rows"])
+    first = root.post(MANY, form | {"rows": json.dumps([columns, people[:1]]), "_store": "1"})
+    assert (first.status_code, first.json()) == (200, {})
+    assert Message.objects.get().status == "queued"
+    assert outbox == []
+    root.post(MANY, form | {"rows": json.dumps([columns, people[1:]]), "_confirm": "1"})
+    assert len(outbox) == 2
+
+
+def test_a_part_with_nothing_good_in_it_stops_nothing(root: Client) -> None:
+    bad = root.post(MANY, FORM | {"phones": "12", "_store": "1"})
+    assert (bad.status_code, bad.json()) == (200, {})
+
+
+def test_a_part_that_cannot_be_read_is_told(root: Client) -> None:
+    bad = root.post(MANY, FORM | {"phones": "", "rows": "x", "_store": "1"})
+    assert bad.status_code == 400
+    assert "damaged on its way" in bad.json()["error"]
+
+
+# -- what is wrong is told, and nothing is lost ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "sentence"),
+    [
+        ({"campaign": " "}, "campaign", "This field is required."),
+        ({"phones": ""}, "phones", "Paste phones, or choose a file: up to 10000 at once."),
+        ({"phones": " , "}, "phones", "There is no phone in the list."),
+        ({"phones": "", "rows": "x"}, "phones", "damaged on its way"),
+        ({"content": "{tên}"}, "content", "come without a column “tên”. Give a CSV file"),
+        ({"content": "", "kind": ""}, "content", "Write a text, or give an image."),
+        ({"content": "x" * 1001}, "content", "1001 characters; at most 1000"),
+        ({"kind": "text_button"}, "button_label", "The chosen kind of message needs this part"),
+        (
+            {"kind": "image", "image_url": "https://x.vn/a.png"},
+            "content",
+            "The chosen kind of message has no such part",
+        ),
+        ({"kind": "image", "content": "", "image_url": "http://x.vn/a.png"}, "image_url", "beginning with https://"),
+        ({"expires_at_0": "2020-01-01", "expires_at_1": "00:00:00"}, "expires_at", "This time has passed"),
+        ({"send_at_0": "x", "send_at_1": "y"}, "send_at", "Enter a valid date."),
+        ({"campaign": "x" * 101}, "campaign", "at most 100 characters"),
+    ],
+)
+def test_an_error_stands_beside_its_field(root: Client, data: dict[str, str], field: str, sentence: str) -> None:
+    response = review(root, **data)
+    assert sentence in " ".join(response.context["form"].errors[field])
+    assert sentence in response.content.decode()
+    assert not Message.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name\n", "no phone in the list"),
+        ("a,b\n1,2\n", "No column holds the phones"),
+        ("phone,ten\n0901888484,Lan\n", "No column is called “tên”. The columns are: ten."),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(root: Client, text: str, sentence: str) -> None:
+    assert sentence in review(root, content="Chào {tên}", **table(text)).content.decode()
+
+
+def test_a_large_file_is_refused(root: Client) -> None:
+    response = review(root, **table("phone\n" + "x" * (2 * 1024 * 1024)))
+    assert "at most 2 can be read" in response.content.decode()
+
+
+def test_a_list_that_would_not_come_back_from_the_review_is_refused(root: Client, settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 201_000
+    rows = "".join(f"0977{n:06d},{'x' * 100}\n" for n in range(20))
+    assert "too large for one go" in review(root, **table("phone,x\n" + rows)).content.decode()
+
+
+def test_an_error_in_the_text_does_not_lose_the_file(root: Client) -> None:
+    wrong = review(root, content="", **table())
+    assert "4 lines of the file are kept." in wrong.content.decode()
+    assert "Its columns: tên." in wrong.content.decode()
+    right = press(root, wrong, "_review", **FORM | {"phones": "", "content": "Chào {tên}"})
+    assert right.context["ready"] == 2
+
+
+def test_going_back_keeps_what_was_written(root: Client) -> None:
+    shown = review(root, phones="0901888484\n12", button_label="Xem", button_url="https://x.vn/", kind="text_button")
+    form = press(root, shown, "_edit").context["form"]
+    assert form["phones"].value() == "0901888484\n12"
+    assert (form["button_label"].value(), form["kind"].value(), form["campaign"].value()) == (
+        "Xem",
+        "text_button",
+        "tet",
+    )
+    back = press(root, review(root, content="{tên}", **table()), "_edit")
+    assert "4 lines of the file are kept." in back.content.decode()
+
+
+def test_without_an_account_the_setting_is_named_and_nothing_stored(root: Client, settings: Any) -> None:
+    settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway"}
+    response = review(root)
+    assert "API_KEY" in response.content.decode()
+    assert "0912345678" in response.content.decode()
+
+
+# -- money -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_likely_cost_comes_from_the_latest_prices_of_the_kind(root: Client, make: Make) -> None:
+    make("delivered", total_price=Decimal(400))
+    make("delivered", total_price=Decimal(500))
+    make("delivered", total_price=Decimal(9000), content="", image_url="https://x.vn/a.png")
+    make("delivered", total_price=Decimal(8000), sandbox=True)
+    make("undelivered", total_price=Decimal(0))
+    assert review(root).context["cost"] == "900 đ"
+
+
+def test_without_a_price_no_cost_is_made_up(root: Client, make: Make) -> None:
+    make("delivered", total_price=Decimal(9000), content="", image_url="https://x.vn/a.png")
+    assert "unknown: eSMS has not reported the price" in review(root).content.decode()
+
+
+def test_a_rehearsal_costs_nothing_and_is_told_as_such(root: Client) -> None:
+    shown = review(root, sandbox="on")
+    assert shown.context["cost"] == "0 đ"
+    assert "This goes to the sandbox" in shown.content.decode()
+
+
+def test_the_balance_is_asked_for_when_somebody_wants_it(root: Client, esms: Any) -> None:
+    esms.answer(json_answer({"CodeResponse": "100", "Balance": 36693}))
+    shown = review(root)
+    assert esms.requests == []
+    asked = press(root, shown, "_balance")
+    assert len(esms.requests) == 1
+    assert asked.context["balance"] == "36,693 đ"
+    assert asked.context["ready"] == 2
+    assert review(root).context["balance"] == "36,693 đ"
+    assert len(esms.requests) == 1
+
+
+# -- who may -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permissions", [("view",), ("view", "add"), ("view", "send"), ("view", "change", "delete")])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_it_needs_the_permissions_to_add_and_to_send(log_in: LogIn, permissions: Any, method: str) -> None:
+    client = log_in(*permissions)
+    assert getattr(client, method)(MANY, FORM | {"_confirm": "1"}).status_code == 403
+    assert MANY not in client.get(LIST).content.decode()
+    assert not Message.objects.exists()
+
+
+def test_the_list_leads_there_for_those_who_may(log_in: LogIn) -> None:
+    client = log_in("view", "add", "send")
+    assert f'href="{MANY}"' in client.get(LIST).content.decode()
+    assert client.get(MANY).status_code == 200
+
+
+def test_who_may_not_look_at_messages_comes_back_to_the_form(log_in: LogIn) -> None:
+    client = log_in("add", "send")
+    done = press(client, review(client), "_confirm")
+    assert done.redirect_chain[-1][0] == MANY
+    assert "has 2 messages now" in told(done)
+
+
+def test_strangers_log_in_first(client: Client) -> None:
+    assert "/login/?next=" in client.get(MANY).headers["Location"]
+    assert "/login/?next=" in client.post(MANY, FORM | {"_confirm": "1"}).headers["Location"]
+
+
+def test_a_post_without_a_token_is_refused(admin_user: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(admin_user)
+    assert client.post(MANY, FORM | {"_confirm": "1"}).status_code == 403
+
+
+def test_get_stores_nothing(root: Client) -> None:
+    root.get(MANY, FORM | {"_confirm": "1"})
+    assert not Message.objects.exists()
+
+
+def test_the_pages_cost_the_same_whatever_is_in_the_table(root: Client, make: Make) -> None:
+    def queries(**data: str) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            review(root, **data)
+        return len(captured)
+
+    few = queries(phones="0901888484")
+    for n in range(30):
+        make("delivered", phone=f"0977{n:06d}", campaign="tet", total_price=Decimal(470))
+    many = queries(phones="\n".join(f"0977{n:06d}" for n in range(400)))
+    assert (few, many) == (5, 5)
