@@ -72,7 +72,8 @@ def _what_went_wrong(result: BalanceResult) -> str:
         return _("eSMS accepts the keys, but did not tell the balance.")
     if result.code:
         code = describe(result.code)
-        return f"{_('Code')} {code.code}: {code.meaning} {code.remedy}"
+        named = _("Code %(code)s") % {"code": code.code}
+        return f"{named}: {code.meaning} {code.remedy}"
     return _("eSMS did not tell the balance: %(reason)s. Try again later.") % {
         "reason": stored(result.text).rstrip(".")
     }

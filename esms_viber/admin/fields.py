@@ -9,18 +9,21 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage, Status
 from . import display
 from .base import MessageAdminBase
+from .figures import campaign_url
 from .forms import MessageForm
-from .history import resends_of
 
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
+_LOOKED_AT = {"kind": "kind_field", "campaign": "campaign_field"}
+"""What stands instead of a field where nothing can be changed."""
+
 _HAPPENED = (
     "status_field",
     "reason_field",
@@ -37,8 +40,6 @@ _HAPPENED = (
     "request_id",
     "telco_id",
     "related_field",
-    "resend_of_field",
-    "resends_field",
 )
 
 
@@ -48,7 +49,7 @@ class MessageFields(MessageAdminBase):
     def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
         written, terms = _WRITTEN, _TERMS
         if obj is not None and not self.has_change_permission(request, obj):
-            written, terms = _filled(obj, ("kind_field", *written[1:])), _filled(obj, terms)
+            written, terms = (_filled(obj, tuple(_LOOKED_AT.get(n, n) for n in names)) for names in (written, terms))
         elif obj is not None and obj.status != Status.DRAFT:
             # To send again what failed or was cancelled forgets both times, so there is no use in writing them.
             terms = tuple(name for name in terms if name not in {"send_at", "expires_at"})
@@ -97,17 +98,9 @@ class MessageFields(MessageAdminBase):
             return str(related)
         return format_html('<a href="{}">{}</a>', url, related)
 
-    @admin.display(description=_("resend of"))
-    def resend_of_field(self, message: OutboundViberMessage) -> SafeString | None:
-        return self._linked(message.resend_of) if message.resend_of else None
-
-    @admin.display(description=_("sent again as"))
-    def resends_field(self, message: OutboundViberMessage) -> SafeString:
-        linked = ((self._linked(resend),) for resend in resends_of(message))
-        return format_html_join(", ", "{}", linked) or self.get_empty_value_display()
-
-    def _linked(self, message: OutboundViberMessage) -> SafeString:
-        return display.numbered(message, self.page_url(message.pk))
+    @admin.display(description=_("campaign"))
+    def campaign_field(self, message: OutboundViberMessage) -> SafeString:
+        return format_html('<a href="{}">{}</a>', campaign_url(self, message.campaign), message.campaign)
 
 
 def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,10 +122,8 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
             return message.total_price is not None
         case "related_field":
             return message.content_type_id is not None
-        case "resend_of_field":
-            return message.resend_of_id is not None
-        case "resends_field":
-            return not message.is_editable
+        case "campaign_field":
+            return bool(message.campaign)
         case _:
             return getattr(message, name) not in {None, "", 0}
 

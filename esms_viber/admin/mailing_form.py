@@ -37,7 +37,7 @@ class MailingForm(forms.Form):
 
     kind = KindField()
     phones = forms.CharField(
-        label=gettext_lazy("Phones"),
+        label=gettext_lazy("Phone numbers"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 5, "class": "vLargeTextField", "autocomplete": "off"}),
         help_text=gettext_lazy("Paste the numbers, with anything between them: line breaks, commas, spaces."),

@@ -42,7 +42,6 @@ class OutboundViberMessageAdmin(MessageColumns, MessagePage):
     )
     list_filter = ("status", AttentionFilter, CampaignFilter, DeliveryTimeFilter, "sandbox", "created_at")
     search_fields = ("content", "sms_id__startswith", "request_id__startswith", "dedupe_key")
-    search_help_text = _("A phone in any spelling or part of it, words of the text, SMSID, RequestId or dedupe key.")
     # Counting, and sorting by what has no index, takes minutes at a million rows.
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER

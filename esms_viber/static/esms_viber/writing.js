@@ -149,7 +149,7 @@
     function makeList(sentences) {
       const list = document.createElement("ul");
       list.className = "errorlist";
-      list.setAttribute("role", "status");
+      list.setAttribute("aria-live", "polite");
       for (const sentence of sentences) {
         const item = document.createElement("li");
         item.textContent = sentence;

@@ -1,0 +1,89 @@
+"""Pages for everybody: screen readers, narrow screens, dark rooms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import LIST
+
+
+def _list(page: Any) -> None:
+    page.goto(LIST)
+
+
+def _add(page: Any) -> None:
+    page.goto(f"{LIST}add/")
+    page.check("[name=kind][value=text_image_button]")
+    page.fill("[name=phone]", "028 3822 1234")
+    page.fill("[name=content]", "Chào bạn 🎉")
+    page.fill("[name=image_url]", "http://shop.example.vn/a.png")
+    page.fill("[name=button_label]", "Xem")
+    page.get_by_text("This is a landline").wait_for()
+
+
+def _message(page: Any) -> None:
+    page.goto(f"{LIST}?status__exact=unknown")
+    page.locator("#result_list tbody th a").first.click()
+
+
+def _question(page: Any) -> None:
+    page.goto(f"{LIST}?campaign=tet-2027")
+    page.locator("#action-toggle").check()
+    page.select_option("select[name=action]", "send_selected")
+    page.click(".actions button[type=submit]")
+
+
+def _many(page: Any) -> None:
+    page.goto(f"{LIST}send-to-many/")
+
+
+def _review(page: Any) -> None:
+    _many(page)
+    page.fill("[name=campaign]", "tet-2027")
+    page.fill("[name=phones]", "0977 123 456, 0977 123 457, 12345, 0977123456")
+    page.fill("[name=content]", "Chào bạn")
+    page.get_by_role("button", name="Next: look it over").click()
+    page.get_by_text("One line repeats a phone").wait_for()
+    page.locator("details summary").first.click()
+
+
+def _overview(page: Any) -> None:
+    page.goto(f"{LIST}overview/")
+
+
+def _campaign(page: Any) -> None:
+    page.goto(f"{LIST}campaign/?name=tet-2027")
+
+
+def _order(page: Any) -> None:
+    page.goto("/admin/shop/order/")
+    page.locator("#result_list tbody th a").first.click()
+
+
+PAGES = [_list, _add, _message, _question, _many, _review, _overview, _campaign, _order]
+by_name = pytest.mark.parametrize("open_page", PAGES, ids=lambda page: page.__name__.strip("_"))
+
+
+@by_name
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Any, open_page: Any, color_scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = visit("admin", color_scheme=color_scheme)
+    open_page(page)
+    found = axe.Axe().run(page).response["violations"]
+    serious = {
+        violation["id"]: [node["html"] for node in violation["nodes"]]
+        for violation in found
+        if violation["impact"] in {"serious", "critical"}
+    }
+    assert serious == {}
+
+
+@by_name
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_nothing_hangs_over_at_390_pixels(visit: Any, open_page: Any, color_scheme: str) -> None:
+    page = visit("admin", color_scheme=color_scheme, viewport={"width": 390, "height": 844})
+    open_page(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
