@@ -145,6 +145,7 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
         request,
         "campaign_figures" if "fragment" in request.GET else "campaign",
         title=_("Campaign %(name)s") % {"name": name},
+        viber_queue=queue.obstacles() if progress.to_come else None,
         url=campaign_url(model_admin, name),
         all_url=f"{listing.url}?{urlencode({'campaign': name})}",
         asked_for=figures.total.asked_for,

@@ -24,7 +24,7 @@ from ..phones import spaced_phone
 from ..prices import estimate
 from ..recipients import Recipient, Recipients, UnreadableList
 from ..transactions import write_alias
-from . import display
+from . import display, queue
 from .answers import user_of
 from .base import MessageAdminBase
 from .figures import campaign_url
@@ -94,6 +94,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         request,
         "mailing_form",
         title=_("Send to many"),
+        viber_queue=queue.obstacles(),
         form=form,
         adminform=AdminForm(cast(Any, form), list(_FIELDSETS), {}, model_admin=model_admin),
         media=model_admin.media + form.media,
@@ -123,6 +124,7 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         request,
         "mailing_review",
         title=_("Send to many: is this right?"),
+        viber_queue=queue.obstacles(),
         form=form,
         mailing=form.mailing,
         ready=len(found.ready),

@@ -45,6 +45,11 @@ def look() -> Queue:
     )
 
 
+def obstacles() -> Queue:
+    """Only what is in the way: for pages that are about something else."""
+    return Queue(get_queue_status().obstacles(), [], [])
+
+
 def _due(count: int, since: str | None) -> str:
     if not count:
         return ""

@@ -19,6 +19,7 @@ from esms_viber.gateways.memory import outbox
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
 from tests.admin.pages import LIST, buttons, forms, told
+from tests.admin.test_hostile import LINKS, TEXTS, assert_harmless
 from tests.fake_gateway import json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -302,4 +303,25 @@ def test_the_pages_cost_the_same_whatever_is_in_the_table(root: Client, make: Ma
     for n in range(30):
         make("delivered", phone=f"0977{n:06d}", campaign="tet", total_price=Decimal(470))
     many = queries(phones="\n".join(f"0977{n:06d}" for n in range(400)))
-    assert (few, many) == (5, 5)
+    # Five of them ask whether anything is in the way of the queue.
+    assert (few, many) == (10, 10)
+
+
+def test_what_is_in_the_way_is_told_before_a_list_is_sent(root: Client, make: Make, clock: Any) -> None:
+    message = make("queued", code_result="103", attempts=1, next_attempt_at=clock.now(), queued_at=clock.now())
+    message.events.create(kind="attempt", code="103", data={"reach": "answered"})
+    for response in (root.get(MANY), review(root), root.post(MANY, {})):
+        assert "The balance of the eSMS account is too low." in response.content.decode()
+
+
+@pytest.mark.parametrize("evil", TEXTS)
+def test_a_list_of_hostile_texts_is_shown_as_text(root: Client, evil: str) -> None:
+    quoted = '"' + evil.replace('"', '""') + '"'
+    plain = evil.replace("{", "(").replace("}", ")")
+    rows = f"phone,{quoted},name\n0901888484,{quoted},Lan\n{quoted},x,y\n0901888484,{quoted},z\n"
+    for data in ({"content": "Hi {name}" + plain}, {"content": plain, "button_label": plain, "button_url": LINKS[1]}):
+        given = data | {"brandname": evil, "campaign": plain, "kind": "", **table(rows)}
+        shown = review(root, **given)
+        assert_harmless(shown)
+        assert_harmless(press(root, shown, "_edit"))
+    assert_harmless(press(root, review(root, content=plain, campaign=plain, **table(rows)), "_confirm"))

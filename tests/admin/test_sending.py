@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
 
 from esms_viber.admin import actions
@@ -333,3 +334,14 @@ def test_a_rehearsal_is_told_to_cost_nothing(root: Client, make: Make) -> None:
     assert "It costs nothing: it goes to the sandbox." in question.content.decode()
     nothing = choose(root, "send_selected", make("queued").pk)
     assert "cost" not in nothing.content.decode().lower().split("nothing can be sent")[1].split("</form>")[0]
+
+
+def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Make) -> None:
+    def queries(pks: list[int]) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert "be sent" in text_of(choose(root, "send_selected", *pks))
+        return len(captured)
+
+    every = [make(status).pk for status in Message.Status.values]
+    few = queries(every)
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 12
