@@ -157,8 +157,7 @@ def read_csv(data: bytes) -> Recipients:
     """A table whose first line names the columns, one of them the phone; as spreadsheets save it."""
     if len(data) > MOST_BYTES:
         raise UnreadableList(
-            _("The file has %(size).1f MB; at most %(most)d can be read. Leave out columns, or divide it.")
-            % {"size": len(data) / 1024 / 1024, "most": MOST_BYTES // 1024 // 1024}
+            _("The file is larger than %(most)d MB. Leave out columns, or divide it.") % {"most": MOST_BYTES // 1024**2}
         )
     text = _decoded(data)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
@@ -204,6 +203,12 @@ def _table(names: list[str], rows: list[tuple[int, list[str]]]) -> Recipients:
     place = _place_of_phone(names)
     others = [n for n, name in enumerate(names) if name and n != place]
     width = len(names)
+    if long := [line for line, row in rows if any(row[width:])]:
+        # The rest of a text with a comma in it, most often; without it something else would be sent.
+        raise UnreadableList(
+            _("Line %(line)d has more columns than the first line. Put a text with commas into quotation marks.")
+            % {"line": long[0]}
+        )
     padded = ((line, [*row, *[""] * (width - len(row))]) for line, row in rows)
     people = (Recipient(line, row[place], tuple(row[n].strip() for n in others)) for line, row in padded)
     return Recipients(tuple(names[n] for n in others), tuple(people))

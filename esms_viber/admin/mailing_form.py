@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from ..mailings import Mailing, Review, review
 from ..models import OutboundViberMessage
-from ..recipients import MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted
+from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted
 from ..validation import KIND_FIELDS, normalize_text
 from .answers import not_set_up
 from .base import MessageAdminBase
@@ -138,7 +138,7 @@ class MailingForm(forms.Form):
     def _read(self) -> Recipients:
         data = self.cleaned_data
         if file := data.get("file"):
-            found = read_csv(file.read())
+            found = read_csv(file.read(MOST_BYTES + 1))
         elif data.get("phones", "").strip():
             found = read_pasted(data["phones"])
         elif data.get("rows"):

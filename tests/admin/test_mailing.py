@@ -180,7 +180,7 @@ def test_what_is_wrong_with_a_file_is_told(root: Client, text: str, sentence: st
 
 def test_a_large_file_is_refused(root: Client) -> None:
     response = review(root, **table("phone\n" + "x" * (2 * 1024 * 1024)))
-    assert "at most 2 can be read" in response.content.decode()
+    assert "larger than 2 MB" in response.content.decode()
 
 
 def test_a_list_that_would_not_come_back_from_the_review_is_refused(root: Client, settings: Any) -> None:
