@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -18,6 +19,8 @@ from .gateways.base import BalanceResult, BaseGateway
 from .gateways.console import ConsoleGateway
 from .gateways.memory import MemoryGateway
 from .sentences import stored
+
+logger = logging.getLogger("esms_viber")
 
 _KEY = "esms_viber.balance"
 _REMEMBERED_FOR = 5 * 60
@@ -37,7 +40,11 @@ class BalanceUnavailable(EsmsViberError):
 
 def remembered() -> Balance | None:
     """What eSMS said within the last five minutes."""
-    found: Balance | None = cache.get(_KEY)
+    try:
+        found: Balance | None = cache.get(_KEY)
+    except Exception:  # a cache that is away must not hide how the queue stands
+        logger.exception("the cache cannot be read")
+        return None
     return found
 
 
@@ -47,7 +54,10 @@ def ask() -> Balance:
     if result.balance is None:
         raise BalanceUnavailable(_what_went_wrong(result))
     balance = Balance(result.balance, timezone.now())
-    cache.set(_KEY, balance, _REMEMBERED_FOR)
+    try:
+        cache.set(_KEY, balance, _REMEMBERED_FOR)
+    except Exception:
+        logger.exception("the balance is not remembered")
     return balance
 
 

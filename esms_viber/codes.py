@@ -162,6 +162,19 @@ _TABLE = (
     ),
 )
 
+NETWORKS: Mapping[int, str] = MappingProxyType(
+    {
+        1: "Viettel",
+        2: "MobiFone",
+        3: "VinaPhone",
+        4: "Vietnamobile",
+        5: "Gmobile",
+        6: "Itel",
+        7: "Reddi",
+    }
+)
+"""By `telcoid`, as eSMS documents it for its callbacks; its samples hold other numbers as well."""
+
 CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in _TABLE})
 ACCOUNT_CODES = frozenset(entry.code for entry in _TABLE if entry.verdict is Verdict.ACCOUNT)
 

@@ -101,6 +101,8 @@ class Progress:
     """Of those that wait or are repeated, the ones whose time has come."""
     oldest_due_at: dt.datetime | None
     """Since when the oldest of these has been due."""
+    starts_at: dt.datetime | None
+    """When the first of those goes out that wait for a later time."""
     awaited: int
     """Taken by eSMS within the last hour, so that a report is likely to come soon."""
     latest_at: dt.datetime | None
@@ -198,6 +200,7 @@ def get_progress(messages: MessageQuerySet) -> Progress:
             repeated=Count("pk", filter=repeated),
             due=Count("pk", filter=due),
             oldest_due_at=Min("next_attempt_at", filter=due),
+            starts_at=Min("next_attempt_at", filter=Q(status=Status.QUEUED, next_attempt_at__gt=now)),
             awaited=Count("pk", filter=Q(status=Status.SENT, sent_at__gte=hour_ago)),
             # Asked for alone, it would be looked for along the index of all messages.
             latest_at=Max("created_at"),

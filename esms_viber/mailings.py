@@ -7,18 +7,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from . import intake, lifecycle
 from .conf import get_settings
-from .dispatch import dispatch_on_commit
+from .dispatch import dispatch_on_commit, get_dispatcher, inline
 from .models import OutboundViberMessage, Status
 from .recipients import Recipient, Recipients
-from .transactions import write_alias
+from .transactions import in_transaction, write_alias
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -53,22 +54,18 @@ class Mailing:
     @property
     def placeholders(self) -> list[str]:
         """The names in braces, as they are written, each once."""
-        texts = (self.content, self.button_label, self.button_url)
+        texts = (self.content, self.image_url, self.button_label, self.button_url)
         return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text)))
 
     def message(self, phone: str, values: Mapping[str, str]) -> OutboundViberMessage:
         """The message to one phone; names that `values` does not hold stay as they are."""
         found = {name.casefold(): value for name, value in values.items()}
-
-        def fill(text: str) -> str:
-            return _PLACEHOLDER.sub(lambda match: found.get(_key(match[1]), match[0]), text)
-
         return OutboundViberMessage(
             phone=phone,
-            content=fill(self.content),
-            image_url=self.image_url,
-            button_label=fill(self.button_label),
-            button_url=fill(self.button_url),
+            content=_fill(self.content, found),
+            image_url=_fill_link(self.image_url, found),
+            button_label=_fill(self.button_label, found),
+            button_url=_fill_link(self.button_url, found),
             brandname=self.brandname,
             sandbox=self.sandbox,
             campaign=self.campaign,
@@ -80,6 +77,17 @@ class Mailing:
         """Names in braces that no column has."""
         known = {name.casefold() for name in columns}
         return [name for name in self.placeholders if _key(name) not in known]
+
+
+def _fill(text: str, found: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: found.get(_key(match[1]), match[0]), text)
+
+
+def _fill_link(link: str, found: Mapping[str, str]) -> str:
+    """What begins a link is a link itself; what stands within one stays what it is there, whatever signs it has."""
+    start = first[0] if (first := _PLACEHOLDER.match(link)) else ""
+    quoted = {name: quote(value, safe="") for name, value in found.items()}
+    return _fill(start, found) + _fill(link.removeprefix(start), quoted)
 
 
 def _key(name: str) -> str:
@@ -130,33 +138,59 @@ def _check(mailing: Mailing, recipients: Recipients, person: Recipient, message:
 
 
 def _known_phones(mailing: Mailing, phones: list[str]) -> set[str]:
-    """Those that have a message of the campaign, whatever became of it; what went to the sandbox was a rehearsal."""
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(
-        campaign=mailing.campaign, sandbox=mailing.is_rehearsal
-    )
-    chunks = (phones[start : start + _CHUNK] for start in range(0, len(phones), _CHUNK))
-    found = (rows.filter(phone__in=some).order_by().values_list("phone", flat=True) for some in chunks)
-    return {phone for some in found for phone in some}
+    """Those that have a message of the campaign, or had it before somebody moved it to another phone or campaign.
+
+    Whatever became of it; but what went to the sandbox was a rehearsal.
+    """
+    known = set()
+    for start in range(0, len(phones), _CHUNK):
+        keys = {mailing.dedupe_key(phone): phone for phone in phones[start : start + _CHUNK]}
+        of_campaign = Q(campaign=mailing.campaign, sandbox=mailing.is_rehearsal, phone__in=keys.values())
+        rows = OutboundViberMessage.objects.using(write_alias()).filter(of_campaign | Q(dedupe_key__in=keys)).order_by()
+        for phone, key in rows.values_list("phone", "dedupe_key"):
+            known |= {phone, keys.get(key or "", phone)}
+    return known
 
 
-def store(mailing: Mailing, recipients: Recipients, *, user: AbstractBaseUser) -> Review:
-    """Queue a message for each line that can have one, without handing them to the dispatcher; see `hand_over()`.
+def store(mailing: Mailing, found: Review, *, user: AbstractBaseUser) -> int:
+    """Queue what a review found ready, and return how many messages are new; the inline dispatcher sends none yet.
 
     Done again, in part or by two people at once, it stores nothing twice: each message has a dedupe key of campaign
     and phone.
     """
-    found = review(mailing, recipients)
-    messages = [message for _person, message in found.ready]
+    # In one order, so that two people with the same list wait for each other instead of meeting in a deadlock.
+    messages = sorted((message for _person, message in found.ready), key=lambda message: message.phone)
+    return in_transaction(lambda: _store(mailing, messages, user))
+
+
+def _store(mailing: Mailing, messages: list[OutboundViberMessage], user: AbstractBaseUser) -> int:
     for message in messages:
+        message.pk, message._state.adding = None, True  # it may be the second try
         message.dedupe_key = mailing.dedupe_key(message.phone)
         lifecycle.enter(message, Status.QUEUED)
-    with transaction.atomic(using=write_alias()):
-        intake.insert_all(messages, user=user)
-    return found
+    stored = intake.insert_all(messages, user=user)
+    new = [row.pk for row, message in zip(stored, messages, strict=True) if row is message]
+    if get_dispatcher() is not inline:
+        dispatch_on_commit(new, write_alias())
+    return len(new)
 
 
-def hand_over(campaign: str) -> None:
-    """Give the queued messages of a campaign that are due to the dispatcher, all at once."""
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(campaign=campaign, status=Status.QUEUED)
-    due = rows.filter(next_attempt_at__lte=timezone.now()).order_by("pk").values_list("pk", flat=True)
-    dispatch_on_commit(due, write_alias())
+def send_inline(campaign: str) -> None:
+    """Have the inline dispatcher send what is queued and due of a campaign, after the last part of its list is stored.
+
+    With each part it would hold up the next one; every other dispatcher has been given the messages by `store()`.
+    """
+    if get_dispatcher() is inline:
+        rows = OutboundViberMessage.objects.using(write_alias()).filter(campaign=campaign, status=Status.QUEUED)
+        due = rows.filter(next_attempt_at__lte=timezone.now()).order_by("pk").values_list("pk", flat=True)
+        dispatch_on_commit(due, write_alias())
+
+
+def campaigns_named_alike(name: str) -> list[str]:
+    """Others that differ in capital letters or spaces alone: by mistake, most likely."""
+    names = OutboundViberMessage.objects.using(write_alias()).order_by("campaign").values_list("campaign", flat=True)
+    return [other for other in names.distinct() if other != name and _plain(other) == _plain(name)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()

@@ -11,16 +11,20 @@ from .models import OutboundViberMessage
 from .transactions import write_alias
 from .validation import Kind, kind_condition
 
-_LOOKED_AT = 5000
+_LATEST = (5_000, 100_000)
+"""Messages that are looked at: the latest, and where these have no price yet, more of them."""
 
 
 def average_prices() -> dict[Kind, Decimal]:
     """By kind, the average of what eSMS reported of the latest messages; without the kinds of which it has not."""
     rows = OutboundViberMessage.objects.using(write_alias())
     latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0
-    priced = rows.filter(pk__gt=latest - _LOOKED_AT, total_price__gt=0, sandbox=False)
-    found = priced.aggregate(**{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in Kind})
-    return {kind: found[kind.value] for kind in Kind if found[kind.value] is not None}
+    found: dict[Kind, Decimal] = {}
+    for number in _LATEST:
+        priced = rows.filter(pk__gt=latest - number, total_price__gt=0, sandbox=False)
+        averages = priced.aggregate(**{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in Kind})
+        found = {kind: averages[kind.value] for kind in Kind if averages[kind.value] is not None} | found
+    return found
 
 
 def estimate(counts: Mapping[Kind, int]) -> Decimal | None:

@@ -14,5 +14,9 @@ def put_together(*parts: str) -> str:
 
 def stored(text: str) -> str:
     """A stored text for a reader; what eSMS or the site itself said is shown as it was said."""
-    # Of nothing, gettext() would give the head of the catalogue.
-    return _BETWEEN.join(gettext(part) if part else "" for part in text.split(_BETWEEN))
+    return _BETWEEN.join(gettext(part) if _is_sentence(part) else part for part in text.split(_BETWEEN))
+
+
+def _is_sentence(part: str) -> bool:
+    # A word alone is somebody else's, and may stand in the catalogue for another reason.
+    return " " in part or part.endswith(".")

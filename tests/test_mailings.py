@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 import threading
 
 import pytest
@@ -12,10 +13,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from esms_viber import testing
-from esms_viber.mailings import Mailing, Review, hand_over, review, store
+from esms_viber.mailings import Mailing, Review, campaigns_named_alike, review, send_inline
+from esms_viber.mailings import store as store_reviewed
 from esms_viber.models import OutboundViberMessage as Message
 from esms_viber.models import ViberMessageEvent
-from esms_viber.recipients import read_csv, read_pasted
+from esms_viber.recipients import Recipients, read_csv, read_pasted
 from esms_viber.services import queue_viber_message
 
 pytestmark = pytest.mark.django_db
@@ -26,6 +28,10 @@ LIST = "phone,tên,mã\n0901888484,Lan,A1\n0912345678,Minh,B2\n"
 @pytest.fixture
 def user() -> User:
     return User.objects.create_user("lan")
+
+
+def store(mailing: Mailing, recipients: Recipients, *, user: User) -> int:
+    return store_reviewed(mailing, review(mailing, recipients), user=user)
 
 
 def texts(found: Review) -> list[str]:
@@ -66,6 +72,27 @@ def test_label_and_link_are_filled_too() -> None:
     assert (message.button_label, message.button_url) == ("Đơn A1", "https://shop.example.vn/A1?n=Lan")
 
 
+@pytest.mark.parametrize(
+    ("link", "value", "becomes"),
+    [
+        ("https://shop.example.vn/?c={v}&u=1", "A&B#1 ơi", "https://shop.example.vn/?c=A%26B%231%20%C6%A1i&u=1"),
+        ("https://shop.example.vn/{v}/{v}", "a/../b", "https://shop.example.vn/a%2F..%2Fb/a%2F..%2Fb"),
+        ("{v}", "https://shop.example.vn/x?y=1&z=2", "https://shop.example.vn/x?y=1&z=2"),
+        ("{v}/{v}", "https://shop.example.vn", "https://shop.example.vn/https%3A%2F%2Fshop.example.vn"),
+    ],
+)
+def test_a_value_within_a_link_stays_one_value(link: str, value: str, becomes: str) -> None:
+    mailing = Mailing(campaign="tet", content="x", button_label="x", button_url=link, image_url=link)
+    message = mailing.message("0901888484", {"v": value})
+    assert (message.button_url, message.image_url) == (becomes, becomes)
+
+
+def test_a_value_cannot_lead_to_another_host() -> None:
+    rows = "phone,v\n0901888484,@evil.example/\n"
+    found = reviewed("x", rows, button_label="x", button_url="https://shop.example.vn{v}")
+    assert (len(found.ready), len(found.refused)) == (0, 1)
+
+
 def test_names_without_a_column_are_told() -> None:
     mailing = Mailing(campaign="tet", content="{tên} {ten} {Giá}", button_label="{ten}")
     assert mailing.unknown_columns(["tên", "Mã"]) == ["ten", "Giá"]
@@ -73,7 +100,7 @@ def test_names_without_a_column_are_told() -> None:
 
 def test_each_bad_line_is_told_with_its_reason() -> None:
     rows = LIST + "12345,An,C\n0977123456,,C\n0977123457,x y,D\n"
-    found = reviewed("{tên}", rows, button_label="Xem", button_url="https://shop.example.vn/{tên}")
+    found = reviewed("{tên}", rows, button_label="Xem", button_url="https://shop.example.vn{tên}")
     assert len(found.ready) == 2
     assert [(person.line, error.messages) for person, error in found.refused] == [
         (4, ["Digits are missing: a mobile number has 10 of them, such as 0901888484."]),
@@ -83,7 +110,7 @@ def test_each_bad_line_is_told_with_its_reason() -> None:
 
 
 def test_a_phone_that_stands_there_twice_counts_once_in_any_spelling() -> None:
-    found = review(Mailing(campaign="tet", content="x"), read_pasted("0901888484\n+84 901 888 484\n901888484"))
+    found = review(Mailing(campaign="tet", content="x"), read_pasted("0901888484\n+84 901 888 484\n0901.888.484"))
     assert len(found.ready) == 1
     assert lines(found.repeated) == [2, 3]
 
@@ -96,6 +123,23 @@ def test_a_phone_of_the_campaign_is_not_written_to_again_whatever_became_of_it(s
     found = reviewed("Hi")
     assert lines(found.known) == [2]
     assert lines([person for person, _message in found.ready]) == [3]
+
+
+def test_a_message_that_was_moved_to_another_phone_or_campaign_still_counts(user: User) -> None:
+    mailing = Mailing(campaign="tet", content="Hi")
+    store(mailing, read_csv(LIST.encode()), user=user)
+    Message.objects.filter(phone="+84901888484").update(phone="+84977123456")
+    Message.objects.filter(phone="+84912345678").update(campaign="moved")
+    assert lines(review(mailing, read_csv(LIST.encode())).known) == [2, 3]
+    assert lines(review(mailing, read_pasted("0977123456")).known) == [1]
+
+
+def test_campaigns_that_differ_in_capitals_spaces_or_hyphens_are_named() -> None:
+    for campaign in ("tet-2027", "TET 2027", "tet-2028", ""):
+        queue_viber_message("0901888484", "x", campaign=campaign)
+    found = campaigns_named_alike("Tet-2027")
+    assert found in (["TET 2027", "tet-2027"], ["tet-2027", "TET 2027"])
+    assert campaigns_named_alike("tet-2028") == []
 
 
 def test_reviewing_stores_nothing() -> None:
@@ -115,64 +159,69 @@ def test_what_is_stored_is_queued_with_who_asked_for_it(user: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_goes_out_before_the_list_is_handed_over(user: User) -> None:
+def test_the_inline_dispatcher_sends_when_the_whole_list_is_stored(user: User) -> None:
     mailing = Mailing(campaign="tet", content="Hi")
     store(mailing, read_csv(LIST.encode()), user=user)
     queue_later = Mailing(campaign="tet", content="Hi", send_at=timezone.now() + dt.timedelta(hours=1))
     store(queue_later, read_pasted("0977123456"), user=user)
     assert testing.outbox == []
-    hand_over("tet")
+    send_inline("tet")
     assert [sent.phone for sent in testing.outbox] == ["+84901888484", "+84912345678"]
-    hand_over("tet")
+    send_inline("tet")
     assert len(testing.outbox) == 2
 
 
 def test_the_same_list_again_stores_nothing(user: User) -> None:
     mailing = Mailing(campaign="tet", content="Hi {tên}")
     store(mailing, read_csv(LIST.encode()), user=user)
-    again = store(mailing, read_csv((LIST + "0977123456,An,C\n").encode()), user=user)
-    assert lines(again.known) == [2, 3]
+    more = read_csv((LIST + "0977123456,An,C\n").encode())
+    assert lines(review(mailing, more).known) == [2, 3]
+    assert store(mailing, more, user=user) == 1
     assert Message.objects.count() == 3
 
 
 def test_a_rehearsal_in_the_sandbox_takes_nobodys_turn(user: User) -> None:
     people = read_csv(LIST.encode())
     rehearsal = Mailing(campaign="tet", content="Hi", sandbox=True)
-    assert len(store(rehearsal, people, user=user).ready) == 2
-    assert len(store(rehearsal, people, user=user).ready) == 0
-    assert len(store(Mailing(campaign="tet", content="Hi"), people, user=user).ready) == 2
+    assert store(rehearsal, people, user=user) == 2
+    assert store(rehearsal, people, user=user) == 0
+    assert store(Mailing(campaign="tet", content="Hi"), people, user=user) == 2
 
 
 def test_a_site_in_the_sandbox_only_rehearses(user: User, settings) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "SANDBOX": True}
     store(Mailing(campaign="tet", content="Hi"), read_pasted("0901888484"), user=user)
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "SANDBOX": False}
-    assert len(store(Mailing(campaign="tet", content="Hi"), read_pasted("0901888484"), user=user).ready) == 1
+    assert store(Mailing(campaign="tet", content="Hi"), read_pasted("0901888484"), user=user) == 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_two_people_with_the_same_list_at_once(user: User, settings) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    people = read_pasted("\n".join(f"0977{n:06d}" for n in range(700)))
+    phones = [f"0977{n:06d}" for n in range(700)]
     start = threading.Barrier(4)
     failures: list[Exception] = []
+    new: list[int] = []
+    mailing = Mailing(campaign="tet", content="Hi")
 
-    def send() -> None:
+    def send(seed: int) -> None:
+        people = read_pasted("\n".join(random.Random(seed).sample(phones, len(phones))))
+        found = review(mailing, people)
         start.wait()
         try:
-            store(Mailing(campaign="tet", content="Hi"), people, user=user)
+            new.append(store_reviewed(mailing, found, user=user))
         except Exception as error:  # noqa: BLE001 - told by the assertion
             failures.append(error)
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=send) for _ in range(4)]
+    threads = [threading.Thread(target=send, args=[seed]) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
-    assert Message.objects.count() == 700
+    assert Message.objects.count() == sum(new) == 700
 
 
 def test_the_review_asks_the_database_once_for_500_phones() -> None:
@@ -183,3 +232,14 @@ def test_the_review_asks_the_database_once_for_500_phones() -> None:
         return len(captured)
 
     assert [queries(count) for count in (1, 500, 501, 1500)] == [1, 1, 2, 3]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_other_dispatcher_is_given_each_part_at_once(user: User, settings) -> None:
+    given: list[list[int]] = []
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": given.append}
+    mailing = Mailing(campaign="tet", content="Hi")
+    store(mailing, read_pasted("0901888484"), user=user)
+    store(mailing, read_pasted("0901888484, 0912345678"), user=user)
+    send_inline("tet")
+    assert given == [[message.pk] for message in Message.objects.order_by("pk")]

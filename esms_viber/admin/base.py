@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.db import models
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from ..models import OutboundViberMessage, Status
+from . import times
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[OutboundViberMessage]
@@ -19,6 +21,8 @@ else:
 
 
 class MessageAdminBase(ModelAdmin):
+    formfield_overrides = {models.DateTimeField: times.OVERRIDES}
+
     def has_send_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("esms_viber.send_outboundvibermessage")
 

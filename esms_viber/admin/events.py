@@ -48,7 +48,7 @@ def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool
         case ViberMessageEvent.Kind.REQUESTED:
             told = _requested(event)
         case ViberMessageEvent.Kind.ATTEMPT:
-            told = _attempt(event, decision_of(event, first=first), first=first)
+            told = _attempt(event, message, first=first)
         case ViberMessageEvent.Kind.CALLBACK:
             told = _callback(event, message)
         case ViberMessageEvent.Kind.POLL:
@@ -104,14 +104,20 @@ def _note(event: ViberMessageEvent) -> dict[str, Any]:
     return told
 
 
-def _attempt(event: ViberMessageEvent, decision: Decision, *, first: bool) -> dict[str, Any]:
+def _attempt(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> dict[str, Any]:
+    decision = decision_of(event, first=first)
     return {
         "sentence": _what_came_of_it(event),
         "look": display.look(decision.status),
         "quote": display.stored(event.text),
-        "advice": _advice(event, decision, first=first),
+        "advice": _advice(event, message, decision, first=first),
         "by": str(event.user or ""),
     }
+
+
+def _is_settled(event: ViberMessageEvent, message: OutboundViberMessage) -> bool:
+    settled = {Status.SENT, Status.DELIVERED, Status.UNDELIVERED}
+    return event.request_id == message.request_id and message.status in settled
 
 
 def _what_came_of_it(event: ViberMessageEvent) -> str:
@@ -126,8 +132,10 @@ def _what_came_of_it(event: ViberMessageEvent) -> str:
             return _("eSMS was called: %(answer)s") % {"answer": display.meaning(event.code)}
 
 
-def _advice(event: ViberMessageEvent, decision: Decision, *, first: bool) -> str:
+def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: Decision, *, first: bool) -> str:
     """A code's own remedy holds only while no earlier call can have been taken."""
+    if decision.status == Status.UNKNOWN and _is_settled(event, message):
+        return _("What became of it was told later.")
     if decision.status == Status.UNKNOWN and not first:
         return _("It may have been sent by an earlier call.")
     if not event.code:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import itertools
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
@@ -37,8 +39,8 @@ SLICE = 2000
 """Rows that are in memory at a time."""
 
 _BYTE_ORDER_MARK = "\ufeff"  # without it Excel takes UTF-8 for the code page of the machine
-_BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-_PASSED_OVER = " \u00a0\u3000\"'"
+_BEGINS_FORMULA = set("=+-@＝＋－＠")
+_BREAKS = set("\t\r\n")
 
 _COLUMNS = (
     "pk",
@@ -111,7 +113,8 @@ def _written(rows: Iterable[list[str]]) -> str:
     # Excel splits lines at the list separator of its reader's region, which is ";" where the comma is in numbers.
     delimiter = ";" if get_format("DECIMAL_SEPARATOR") == "," else ","
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter).writerows(rows)
+    # All of them quoted: where a spreadsheet splits at other signs, the rest of a text is no cell of its own.
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue()
 
 
@@ -144,8 +147,14 @@ def _cell(message: OutboundViberMessage, name: str) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """With an apostrophe before what a spreadsheet would run as a formula, also behind spaces and quotation marks."""
-    return f"'{cell}" if cell.lstrip(_PASSED_OVER).startswith(_BEGINS_FORMULA) else cell
+    """With an apostrophe before what a spreadsheet would run as a formula, also behind what cannot be seen."""
+    before = "".join(itertools.takewhile(_is_passed_over, cell))
+    first = cell[len(before) : len(before) + 1]
+    return f"'{cell}" if first in _BEGINS_FORMULA or _BREAKS & set(before) else cell
+
+
+def _is_passed_over(sign: str) -> bool:
+    return sign in "\"'" or sign.isspace() or unicodedata.category(sign) in {"Cc", "Cf"}
 
 
 def _moment(when: dt.datetime) -> str:

@@ -11,13 +11,16 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from ..codes import NETWORKS
 from ..models import OutboundViberMessage, Status
 from . import display
 from .base import MessageAdminBase
 from .figures import campaign_url
 from .forms import MessageForm
+from .history import resends_of
 
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
@@ -30,17 +33,12 @@ _HAPPENED = (
     "remedy_field",
     "said_field",
     "price_field",
-    "created_at",
-    "queued_at",
+    "related_field",
+    "next_attempt_at",
     "sent_at",
     "completed_at",
-    "next_attempt_at",
-    "attempts",
-    "sms_id",
-    "request_id",
-    "telco_id",
-    "related_field",
 )
+_DETAILS = ("created_at", "queued_at", "attempts", "sms_id", "request_id", "network_field")
 
 
 class MessageFields(MessageAdminBase):
@@ -57,10 +55,13 @@ class MessageFields(MessageAdminBase):
         if obj is None:
             return fieldsets
         happened = (_("What happened"), {"fields": _filled(obj, _HAPPENED)})
-        return [*fieldsets, happened] if obj.status == Status.DRAFT else [happened, *fieldsets]
+        details = (_("Details"), {"fields": _filled(obj, _DETAILS), "classes": ("collapse",)})
+        if obj.status == Status.DRAFT:
+            return [*fieldsets, happened, details]
+        return [happened, *fieldsets, details]
 
     def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        return _HAPPENED if obj else ()
+        return _HAPPENED + _DETAILS if obj else ()
 
     @admin.display(description=_("kind"))
     def kind_field(self, message: OutboundViberMessage) -> str | None:
@@ -76,6 +77,8 @@ class MessageFields(MessageAdminBase):
 
     @admin.display(description=_("what to do"))
     def remedy_field(self, message: OutboundViberMessage) -> str:
+        if message.status == Status.UNKNOWN and resends_of(message):
+            return gettext("Nothing: it was sent again already, as its timeline tells.")
         return display.explain(message)[1]
 
     @admin.display(description=_("answer of eSMS"))
@@ -85,6 +88,10 @@ class MessageFields(MessageAdminBase):
     @admin.display(description=_("price"))
     def price_field(self, message: OutboundViberMessage) -> str | None:
         return display.price(message.total_price)
+
+    @admin.display(description=_("network"))
+    def network_field(self, message: OutboundViberMessage) -> str:
+        return NETWORKS.get(message.telco_id or 0, str(message.telco_id))
 
     @admin.display(description=_("belongs to"))
     def related_field(self, message: OutboundViberMessage) -> str:
@@ -122,6 +129,8 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
             return message.total_price is not None
         case "related_field":
             return message.content_type_id is not None
+        case "network_field":
+            return message.telco_id is not None
         case "campaign_field":
             return bool(message.campaign)
         case _:

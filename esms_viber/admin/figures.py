@@ -65,7 +65,7 @@ class Card:
 
 def _cards(tally: Tally, listing: Listing) -> list[Card]:
     rate, reported = tally.delivery_rate, tally.reported
-    known = ngettext("of one with a final report", "of %(count)s with a final report", reported)
+    known = ngettext("of one that eSMS has reported on", "of %(count)s that eSMS has reported on", reported)
     return [
         Card(_("Asked for"), linked(tally.asked_for, listing.of_statuses())),
         Card(_("Delivered"), linked(tally.delivered, listing.of_status("delivered"))),
@@ -87,12 +87,13 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
     listing = _listing(model_admin).created(start_of(days[0]))
     messages = counted_messages().filter(created_at__gte=start_of(days[0]))
     figures = get_figures(messages, days)
+    standing = queue.look()
     return render(
         model_admin,
         request,
         "overview",
         title=_("Overview of the last %(days)d days") % {"days": period},
-        viber_queue=queue.look(),
+        viber_queue=standing,
         periods=[(number, number == period) for number in _PERIODS],
         cards=_cards(figures.total, listing),
         plots=plots_of(figures, listing),
@@ -101,7 +102,7 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
             for name, tally in get_campaigns(messages, most=_MOST_CAMPAIGNS).items()
         ],
         most_campaigns=_MOST_CAMPAIGNS,
-        balance=_balance(),
+        balance=_balance(standing),
         may_ask=model_admin.has_send_permission(request),
     )
 
@@ -122,11 +123,11 @@ def _campaign_line(model_admin: MessageAdminBase, name: str, tally: Tally, listi
     }
 
 
-def _balance() -> Card:
+def _balance(standing: queue.Queue) -> Card:
     known = balances.remembered()
     if known is None:
         return Card(_("Balance"), Number(_("not asked lately")))
-    return Card(_("Balance"), Number(dong(known.amount)), _("at %(time)s") % {"time": display.moment(known.at)})
+    return Card(_("Balance"), Number(dong(known.amount)), queue.balance_remark(known, standing))
 
 
 # -- a campaign --------------------------------------------------------------------------------------------------------
@@ -187,13 +188,15 @@ def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
         "%(count)s of these are due, the oldest since %(time)s",
         progress.due,
     )
+    starts = _("The next of these go out at %(time)s") % {"time": display.moment(progress.starts_at)}
     lines = [
         (queued, progress.queued, str(listing.of_status("queued"))),
         (sending, progress.sending, str(listing.of_status("sending"))),
         (repeated, progress.repeated, str(listing.of_status("unknown").narrowed(next_attempt_at__isnull="0"))),
         (due, progress.due, ""),
     ]
-    return [(line % {"count": grouped(count), "time": since}, url) for line, count, url in lines if count]
+    told = [(line % {"count": grouped(count), "time": since}, url) for line, count, url in lines if count]
+    return [*told, (starts, "")] if progress.starts_at else told
 
 
 def _look_again_after(progress: Progress) -> int | None:

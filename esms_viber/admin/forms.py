@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
 from .kinds import KindField, hold_to_kind, show_limits
+from .times import refuse_past
 
 logger = logging.getLogger("esms_viber")
 
@@ -32,6 +34,9 @@ class MessageForm(BaseForm):
     kind = KindField()
 
     class Meta:
+        error_messages: ClassVar[dict[str, Any]] = {
+            "dedupe_key": {"unique": _("A message with this key exists already; it is not sent a second time.")}
+        }
         widgets: ClassVar[dict[str, Any]] = {
             "phone": AdminTextInputWidget(attrs={"type": "tel", "autocomplete": "off"}),
             "content": AdminTextareaWidget(attrs={"rows": 6}),
@@ -53,6 +58,7 @@ class MessageForm(BaseForm):
             logger.warning("a message was written that cannot be checked", exc_info=error)
             self.validate_unique()
         hold_to_kind(self, vars(self.instance))
+        refuse_past(self)
 
 
 def fingerprint(form_id: str, message: OutboundViberMessage) -> str:

@@ -37,13 +37,24 @@ class KindField(forms.ChoiceField):
 def hold_to_kind(form: forms.BaseForm, parts: Mapping[str, str]) -> None:
     """Add an error for each part that the chosen kind lacks, or does not have; nothing where none was chosen."""
     chosen = form.cleaned_data.get("kind")
-    if not chosen or form.errors.keys() & set(KIND_FIELDS):
+    if not chosen:
         return
+    wanted = FILLED[Kind(chosen)]
     for name in KIND_FIELDS:
-        if parts[name] and name not in FILLED[Kind(chosen)]:
+        if name == "content" or name not in wanted:
+            _drop_guess(form, name)
+        if name in form.errors:
+            continue
+        if parts[name] and name not in wanted:
             form.add_error(name, _("The chosen kind of message has no such part: clear it, or choose another kind."))
-        elif not parts[name] and name in FILLED[Kind(chosen)]:
+        elif not parts[name] and name in wanted:
             form.add_error(name, _("The chosen kind of message needs this part: fill it in, or choose another kind."))
+
+
+def _drop_guess(form: forms.BaseForm, name: str) -> None:
+    """The model guesses by the other parts what is missing to a message; here it is known what it is to be."""
+    if all(error.code == "kind" for error in form.errors.as_data().get(name, ())):
+        form.errors.pop(name, None)
 
 
 def show_limits(form: forms.BaseForm) -> None:

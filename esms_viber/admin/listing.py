@@ -19,10 +19,10 @@ from ..models import OutboundViberMessage
 
 DELIVERY_TIMES = (
     _("at most 10 seconds"),
-    _("up to a minute"),
-    _("up to 10 minutes"),
-    _("up to an hour"),
-    _("longer"),
+    _("10 seconds to a minute"),
+    _("1 to 10 minutes"),
+    _("10 minutes to an hour"),
+    _("more than an hour"),
 )
 """By the numbers of `figures.took()`."""
 

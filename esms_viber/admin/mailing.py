@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
@@ -13,6 +14,7 @@ from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -64,6 +66,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if STORE in request.POST:
         return _store_some(request, form)
     if not form.is_valid() or EDIT in request.POST:
+        _tell_what_is_stored(model_admin, request)
         return _write(model_admin, request, form)
     if CONFIRM in request.POST:
         return _send(model_admin, request, form)
@@ -99,6 +102,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         adminform=AdminForm(cast(Any, form), list(_FIELDSETS), {}, model_admin=model_admin),
         media=model_admin.media + form.media,
         kept=kept,
+        kept_text=grouped(len(kept.people)) if kept else "",
         kept_rows=kept.as_json() if kept else "",
         bubble=bubble(mailing.message("", {}), request),
         own_brand=own_brand(),
@@ -116,90 +120,150 @@ class Sample:
 
 
 def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
-    found = form.review
+    found, standing = form.review, queue.obstacles()
     longest = max((message for _person, message in found.ready), key=lambda m: len(m.content), default=None)
-    campaign = urlencode({"campaign": form.mailing.campaign})
     return render(
         model_admin,
         request,
         "mailing_review",
         title=_("Send to many: is this right?"),
-        viber_queue=queue.obstacles(),
+        viber_queue=standing,
         form=form,
         mailing=form.mailing,
         ready=len(found.ready),
         ready_text=grouped(len(found.ready)),
-        refused=_listed([(person, " ".join(error.messages)) for person, error in found.refused]),
-        repeated=_listed([(person, "") for person in found.repeated]),
-        known=_listed([(person, "") for person in found.known]),
-        known_url=f"{url_of(model_admin, 'changelist')}?{campaign}",
+        refused=_lines([(person, " ".join(error.messages)) for person, error in found.refused]),
+        repeated=_lines([(person, "") for person in found.repeated]),
+        known=_lines([(person, "") for person in found.known]),
+        known_url=_listed(model_admin, form.mailing) if model_admin.has_view_permission(request) else "",
+        named_alike=mailings.campaigns_named_alike(form.mailing.campaign),
         samples=[_sample(person, message, request) for person, message in _three(found, longest)],
         longest=len(longest.content) if longest else 0,
-        cost=_cost(form),
-        balance=_balance(model_admin, request),
+        money=_money(model_admin, request, form, standing),
         starts_at=display.moment(form.mailing.send_at),
+        ends_at=display.moment(form.mailing.expires_at),
         hidden=[bound.as_hidden() for bound in form if bound.name not in {"phones", "file", "rows"}],
         rows=form.recipients.as_json(),
         at_once=AT_ONCE,
     )
 
 
-def _listed(lines: list[tuple[Recipient, str]]) -> dict[str, Any]:
+def _lines(lines: list[tuple[Recipient, str]]) -> dict[str, Any]:
     more = max(0, len(lines) - _LINES_SHOWN)
     return {"count": len(lines), "text": grouped(len(lines)), "shown": lines[:_LINES_SHOWN], "more": more}
 
 
 def _three(found: mailings.Review, longest: OutboundViberMessage | None) -> list[Any]:
-    """The first, the longest and the last, in their order; fewer where these are the same."""
+    """The first, the longest and the last, in their order; one from the middle where two of these are the same."""
     last = len(found.ready) - 1
-    return [pair for n, pair in enumerate(found.ready) if n in {0, last} or pair[1] is longest]
+    at = next((n for n, (_person, message) in enumerate(found.ready) if message is longest), 0)
+    chosen = {0, at, last} if 0 < at < last else {0, last // 2, last}
+    return [pair for n, pair in enumerate(found.ready) if n in chosen]
 
 
 def _sample(person: Recipient, message: OutboundViberMessage, request: HttpRequest) -> Sample:
     return Sample(person.line, spaced_phone(message.phone), bubble(message, request))
 
 
-def _cost(form: MailingForm) -> str:
-    """Empty where no price is known."""
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What it is likely to cost, and what there is; empty where it is not known."""
+
+    cost: str
+    balance: str
+    remark: str
+    """How old the balance is."""
+    suffices: bool
+
+
+def _money(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm, standing: queue.Queue) -> Money:
+    cost, known = _cost(form), _balance(model_admin, request)
+    return Money(
+        cost="" if cost is None else dong(cost),
+        balance=dong(known.amount) if known else "",
+        remark=queue.balance_remark(known, standing) if known else "",
+        suffices=cost is None or known is None or cost <= known.amount,
+    )
+
+
+def _cost(form: MailingForm) -> Decimal | None:
     if form.mailing.is_rehearsal:
-        return dong(Decimal(0))
-    amount = estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
-    return "" if amount is None else dong(amount)
+        return Decimal(0)
+    return estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
 
 
-def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> str:
-    """Empty where it is not known, and nobody has asked for it."""
+def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> balance.Balance | None:
     try:
-        found = balance.ask() if BALANCE in request.POST else balance.remembered()
+        return balance.ask() if BALANCE in request.POST else balance.remembered()
     except balance.BalanceUnavailable as error:
         model_admin.message_user(request, str(error), notices.ERROR)
-        return ""
-    return dong(found.amount) if found else ""
+        return None
 
 
 # -- queueing ----------------------------------------------------------------------------------------------------------
 
 
 def _store_some(request: HttpRequest, form: MailingForm) -> JsonResponse:
-    """A part of the list, sent by the script; the last part comes as `CONFIRM`, and hands all of them over."""
+    """A part of the list, sent by the script; the last part comes as `CONFIRM`."""
     if not form.is_valid():
         sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
         return JsonResponse({"error": " ".join(sentences)}, status=400)
-    mailings.store(form.mailing, form.recipients, user=user_of(request))
-    return JsonResponse({})
+    return JsonResponse({"new": mailings.store(form.mailing, form.review, user=user_of(request))})
 
 
 def _send(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
-    campaign = form.mailing.campaign
-    mailings.store(form.mailing, form.recipients, user=user_of(request))
-    mailings.hand_over(campaign)
-    stored = OutboundViberMessage.objects.using(write_alias()).filter(campaign=campaign).count()
-    sentence = ngettext(
-        "The campaign “%(campaign)s” has one message now.",
-        "The campaign “%(campaign)s” has %(count)s messages now.",
-        stored,
-    ) % {"campaign": campaign, "count": grouped(stored)}
-    model_admin.message_user(request, sentence, notices.SUCCESS)
+    new = mailings.store(form.mailing, form.review, user=user_of(request)) + _stored_before(request)
+    mailings.send_inline(form.mailing.campaign)
+    for level, sentence in _what_came_of_it(form.mailing, new):
+        model_admin.message_user(request, sentence, level)
+    return HttpResponseRedirect(_afterwards(model_admin, request, form.mailing))
+
+
+def _stored_before(request: HttpRequest) -> int:
+    """What the script has counted of the parts before this one; only told."""
+    counted = request.POST.get("new", "")
+    return int(counted) if counted.isdecimal() and len(counted) < 6 else 0
+
+
+def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest) -> None:
+    if stored := _stored_before(request):
+        sentence = ngettext(
+            "One message of this campaign is stored already, with the text as it was.",
+            "%(count)s messages of this campaign are stored already, with the text as it was.",
+            stored,
+        )
+        model_admin.message_user(request, sentence % {"count": grouped(stored)}, notices.WARNING)
+
+
+def _what_came_of_it(mailing: mailings.Mailing, new: int) -> Iterator[tuple[int, str]]:
+    if not new:
+        yield notices.WARNING, _("No message was stored: nobody in the list can get one, or everybody has one already.")
+        return
+    stored = ngettext(
+        "One message of the campaign “%(campaign)s” was stored to be sent.",
+        "%(count)s messages of the campaign “%(campaign)s” were stored to be sent.",
+        new,
+    )
+    yield notices.SUCCESS, stored % {"campaign": mailing.campaign, "count": grouped(new)}
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(campaign=mailing.campaign)
+    if waiting := rows.queued().filter(next_attempt_at__lte=timezone.now()).count():
+        sentence = ngettext(
+            "One message of the campaign waits in the queue. It goes out when waiting messages are sent next.",
+            "%(count)s messages of the campaign wait in the queue. They go out when waiting messages are sent next.",
+            waiting,
+        )
+        yield notices.INFO, sentence % {"count": grouped(waiting)}
+
+
+def _afterwards(model_admin: MessageAdminBase, request: HttpRequest, mailing: mailings.Mailing) -> str:
     if not model_admin.has_view_permission(request):
-        return HttpResponseRedirect(request.path)
-    return HttpResponseRedirect(campaign_url(model_admin, campaign))
+        return request.path
+    if mailing.is_rehearsal:
+        # The page of a campaign counts none of these.
+        return _listed(model_admin, mailing)
+    return campaign_url(model_admin, mailing.campaign)
+
+
+def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing) -> str:
+    filters = {"campaign": mailing.campaign, "sandbox__exact": str(int(mailing.is_rehearsal))}
+    return f"{url_of(model_admin, 'changelist')}?{urlencode(filters)}"

@@ -11,7 +11,6 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.forms.models import fields_for_model
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -23,6 +22,7 @@ from .answers import not_set_up
 from .base import MessageAdminBase
 from .forms import MessageForm
 from .kinds import KindField, hold_to_kind, show_limits
+from .times import refuse_past
 
 logger = logging.getLogger("esms_viber")
 
@@ -45,6 +45,7 @@ class MailingForm(forms.Form):
     file = forms.FileField(
         label=gettext_lazy("Or a CSV file"),
         required=False,
+        allow_empty_file=True,  # told in our words
         widget=forms.FileInput(attrs={"accept": ".csv,.txt,text/csv,text/plain"}),
         help_text=gettext_lazy(
             "Its first line names the columns, one of them “phone”. Write {name} in the text for what the column "
@@ -79,6 +80,7 @@ class MailingForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         self.mailing = self._make_mailing(data)
+        refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
         try:
             self._check_text() if self._typing else self._check_list()
@@ -91,8 +93,6 @@ class MailingForm(forms.Form):
         texts = {name: normalize_text(data.get(name)) for name in ("campaign", *KIND_FIELDS, "brandname")}
         # Like the model's own: only the message itself keeps spaces at its ends.
         texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
-        if (end := data.get("expires_at")) and end <= timezone.now():
-            self.add_error("expires_at", _("This time has passed: nothing would be sent. Choose a later one."))
         return Mailing(
             **texts,
             sandbox=bool(data.get("sandbox")),
@@ -107,8 +107,8 @@ class MailingForm(forms.Form):
         try:
             self.mailing.message(_SOMEBODY, {}).validate_for_sending()
         except ValidationError as error:
-            waiting = {"button_url"} if "{" in self.mailing.button_url else set()
-            self._take_over(error, leave=waiting)
+            links = ("image_url", "button_url")
+            self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
 
     def _take_over(self, error: ValidationError, leave: set[str]) -> None:
         for name, errors in error.error_dict.items():
@@ -137,6 +137,8 @@ class MailingForm(forms.Form):
 
     def _read(self) -> Recipients:
         data = self.cleaned_data
+        if data.get("file") and data.get("phones", "").strip():
+            raise UnreadableList(_("There are phones and a file. Take one of the two out, and send it afterwards."))
         if file := data.get("file"):
             found = read_csv(file.read(MOST_BYTES + 1))
         elif data.get("phones", "").strip():
@@ -155,7 +157,7 @@ class MailingForm(forms.Form):
     def _refuse_unknown_columns(self) -> None:
         columns = self.recipients.columns
         for name in self.mailing.unknown_columns(columns):
-            field = next(f for f in ("content", "button_label", "button_url") if f"{{{name}}}" in self[f].value())
+            field = next(f for f in KIND_FIELDS if f"{{{name}}}" in getattr(self.mailing, f))
             if columns:
                 sentence = _("No column is called “%(name)s”. The columns are: %(columns)s.")
             else:

@@ -18,12 +18,15 @@ from .. import lifecycle
 from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..polling import can_ask
+from ..states import WAITING
 from ..transactions import write_alias
+from . import queue
 from .answers import FROM_PAGE, report
 from .fields import MessageFields
 from .forms import fingerprint
 from .history import MOST_SHOWN, history
 from .preview import bubble, checked, own_brand
+from .review import is_repeated
 from .sending import send_saved
 
 SEND = "_send"
@@ -134,6 +137,7 @@ class MessagePage(MessageFields):
         obj: OutboundViberMessage | None = None,
     ) -> Any:
         context |= {
+            "viber_queue": queue.obstacles() if obj is None or obj.status in WAITING else None,
             "bubble": bubble(_as_typed(context), request),
             "own_brand": own_brand(),
             "show_save_and_add_another": False,
@@ -164,7 +168,9 @@ class MessagePage(MessageFields):
 
     def _send_label(self, request: HttpRequest, message: OutboundViberMessage) -> str:
         """Empty where it cannot be sent, or where *Save and send* does it, with what has been typed."""
-        if message.status in {Status.QUEUED, Status.SENDING} or self.has_change_permission(request, message):
+        if message.status in {Status.QUEUED, Status.SENDING} or is_repeated(message):
+            return ""
+        if self.has_change_permission(request, message):
             return ""
         return _("Send…") if message.is_editable else _("Send again…")
 

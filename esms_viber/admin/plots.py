@@ -161,8 +161,8 @@ def _by_delivery_time(figures: Figures, listing: Listing) -> Plot:
     return Plot(
         id="viber-deliveries",
         caption=_("Time to delivery"),
-        remark=_("From eSMS's answer to its report that the message was delivered."),
-        of=_("Time"),
+        remark=_("From eSMS's answer to its report that the message was delivered, where both are known."),
+        of=_("Time taken"),
         columns=[Column(_("Delivered")), Column(_("Share"))],
         rows=[row(*one) for one in enumerate(figures.deliveries)] if total else [],
     )

@@ -13,6 +13,8 @@ from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..phones import InvalidPhone, normalize_phone, spaced_phone
 
+_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
@@ -47,15 +49,18 @@ def own_brand() -> str:
 
 
 def _local(url: str, host: str) -> str:
-    """The path of a picture on this very host; nobody who looks at a message is to be seen by another one."""
+    """The path of a picture on this very host; nobody who looks at a message is to be seen by another one.
+
+    Only what is named as a picture: no other address of the site is to be called by whoever looks at a message.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return ""
-    if parts.scheme != "https" or parts.netloc != host:
+    if parts.scheme != "https" or parts.netloc != host or not parts.path.lower().endswith(_IMAGES):
         return ""
-    # One slash: two would name a host.
-    return "/" + parts.path.lstrip("/") + (f"?{parts.query}" if parts.query else "")
+    # One slash: two would name a host, and browsers take a backslash for one.
+    return "/" + parts.path.lstrip("/\\") + (f"?{parts.query}" if parts.query else "")
 
 
 def _is_web(url: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ..balance import Balance
 from ..models import Status
 from ..monitoring import get_queue_status
 from . import display
@@ -23,6 +25,7 @@ class Queue:
     """With the filter that lists the messages."""
     counts: list[tuple[str, int, str, str]]
     """Name, number, remark and filter of what there is any of."""
+    last_call_at: dt.datetime | None
 
 
 def look() -> Queue:
@@ -42,12 +45,22 @@ def look() -> Queue:
             for kind, count, remark in counts
             if count
         ],
+        last_call_at=status.last_call_at,
     )
 
 
 def obstacles() -> Queue:
     """Only what is in the way: for pages that are about something else."""
-    return Queue(get_queue_status().obstacles(), [], [])
+    status = get_queue_status()
+    return Queue(status.obstacles(), [], [], status.last_call_at)
+
+
+def balance_remark(known: Balance, queue: Queue) -> str:
+    """How old it is."""
+    at = display.moment(known.at)
+    if queue.last_call_at and queue.last_call_at > known.at:
+        return _("at %(time)s; messages went out since then") % {"time": at}
+    return _("at %(time)s") % {"time": at}
 
 
 def _due(count: int, since: str | None) -> str:

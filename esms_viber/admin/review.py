@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from django.db.models import Max, Q, QuerySet
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..resending import plan_resend
@@ -22,6 +22,16 @@ MOST_AT_ONCE = 5000
 
 _SHOWN = 20
 _CHUNK = 500
+
+
+STILL_REPEATED = gettext_lazy(
+    "It is still tried again by itself, in a way that cannot send it twice. Wait, or stop that first."
+)
+
+
+def is_repeated(message: OutboundViberMessage) -> bool:
+    """Nobody has to take the risk of sending it twice as long as it may settle by itself."""
+    return message.status == Status.UNKNOWN and message.next_attempt_at is not None
 
 
 @dataclass(slots=True)
@@ -53,9 +63,12 @@ class Review:
     """Of those that would be sent, how many of each kind cost something."""
 
     def add(self, messages: Iterable[OutboundViberMessage]) -> None:
-        plan = plan_resend(messages)
+        messages = list(messages)
+        plan = plan_resend(message for message in messages if not is_repeated(message))
+        for message in filter(is_repeated, messages):
+            self.skipped.add(message, str(STILL_REPEATED))
         for message in plan.first:
-            self.first.add(message)
+            self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
         for message in plan.again:
             if message.status == Status.UNKNOWN:
                 self.doubtful.add(message, _what_is_known(message))
@@ -71,8 +84,8 @@ def _what_is_known(message: OutboundViberMessage) -> str:
     if message.uncertain_since is None:
         return display.explain(message)[0]
     calls = ngettext(
-        "One call was made, at %(since)s, without a trustworthy answer.",
-        "%(count)d calls were made, the first at %(since)s, without a trustworthy answer.",
+        "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
+        "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
         message.attempts,
     ) % {"count": message.attempts, "since": display.moment(message.uncertain_since)}
     return f"{calls} {display.last_word(message)}"

@@ -21,10 +21,10 @@ from ..models import OutboundViberMessage
 from ..prices import estimate
 from ..resending import plan_resend
 from ..transactions import lock, write_alias
-from . import display, reporting
+from . import display, queue, reporting
 from .answers import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
 from .base import MessageAdminBase
-from .review import Listing, Mark, Review, in_chunks, review
+from .review import STILL_REPEATED, Listing, Mark, Review, in_chunks, is_repeated, review
 
 CONFIRMED = "confirmed"
 """Posted by the confirmation page: the mark of what was seen on it."""
@@ -45,6 +45,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "again": _shown(model_admin, found.again),
         "doubtful": _shown(model_admin, found.doubtful),
         "skipped": _shown(model_admin, found.skipped),
+        "viber_queue": queue.obstacles(),
         "cost": _cost(found),
         "mark_name": CONFIRMED,
         "mark": mark,
@@ -85,11 +86,12 @@ def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], ma
         for chunk in in_chunks(pks):
             rows = list(lock(rows_of(chunk)))
             changed = mark.changed_since(chunk)
-            seen = [row for row in rows if row.pk not in changed]
+            seen = [row for row in rows if row.pk not in changed and not is_repeated(row)]
             sent = services.resend_viber_messages(seen, user=user_of(request))
             queued += [row.pk for row in sent]
             skipped.update(_why_skipped(seen, sent))
             skipped.update(str(_OVERTAKEN) for _pk in changed)
+            skipped.update(str(STILL_REPEATED) for row in rows if row.pk not in changed and is_repeated(row))
     # The commit has handed them to the dispatcher, and the inline one has sent them by now.
     report(model_admin, request, queued, reporting.left_out(skipped))
 

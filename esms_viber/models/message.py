@@ -241,6 +241,7 @@ class OutboundViberMessage(GuardedSave):
             case Status.SENDING | Status.UNKNOWN:
                 raise OutcomeUnknown(
                     stored(self.error_message)
+                    or (self.code_result and str(describe(self.code_result).meaning))
                     or gettext("No trustworthy answer has come; the message may have been sent.")
                 )
 

@@ -184,7 +184,7 @@ def test_lines_are_split_where_excel_splits_them(
     with translation.override(language):
         head, line, end = text_of(root.get(EXPORT)).split("\r\n")
     assert head.count(delimiter) == line.count(delimiter) == 22
-    assert f"0901 888 484{delimiter}{label}{delimiter}" in line
+    assert f'"0901 888 484"{delimiter}"{label}"{delimiter}' in line
     assert end == ""
 
 
@@ -198,7 +198,7 @@ def test_texts_survive(root: Client, make: Make) -> None:
         assert rows(root, ";")[0]["Nội dung"] == text
 
 
-@pytest.mark.parametrize("before", ["", " ", "  \u00a0", '"', "'", '" '])
+@pytest.mark.parametrize("before", ["", " ", "  \u00a0", '"', "'", '" ', "\u200b", "\ufeff", "\u2003", "\x0b"])
 @pytest.mark.parametrize("sign", [*"=+-@\t\r\n", *"＝＋－＠"])
 def test_formulas_are_neutralised(root: Client, make: Make, sign: str, before: str) -> None:
     evil = f'{before}{sign}HYPERLINK("https://evil.example";"x")'
@@ -208,6 +208,13 @@ def test_formulas_are_neutralised(root: Client, make: Make, sign: str, before: s
     cells = [cell for cell in rows(root)[0].values() if "HYPERLINK" in cell]
     assert len(cells) == len(texts) + 2
     assert {cell[:2] for cell in cells} == {f"'{evil[0]}"}
+
+
+def test_the_rest_of_a_text_is_no_cell_where_a_spreadsheet_splits_at_other_signs(root: Client, make: Make) -> None:
+    make(content="a,=1+1;=2+2")
+    for language in ("en", "vi"):
+        with translation.override(language):
+            assert '"a,=1+1;=2+2"' in text_of(root.get(EXPORT))
 
 
 @pytest.mark.parametrize("text", ["Giảm 50%", "a=b", "'Tết'", "10-20", "Hi\n=1"])

@@ -16,6 +16,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.http import urlencode
 
 from esms_viber.admin import display
@@ -163,10 +164,10 @@ def test_the_overview_tells_reasons_times_and_campaigns(root: Client) -> None:
     ]
     assert page.rows("Time to delivery")[1:] == [
         ["At most 10 seconds", "", "3", "50.0%"],
-        ["Up to a minute", "", "0", "0.0%"],
-        ["Up to 10 minutes", "", "3", "50.0%"],
-        ["Up to an hour", "", "0", "0.0%"],
-        ["Longer", "", "0", "0.0%"],
+        ["10 seconds to a minute", "", "0", "0.0%"],
+        ["1 to 10 minutes", "", "3", "50.0%"],
+        ["10 minutes to an hour", "", "0", "0.0%"],
+        ["More than an hour", "", "0", "0.0%"],
     ]
     assert page.rows("Campaigns")[1:] == [
         ["sale", "11", "2", "66.7%", "800 đ"],
@@ -179,7 +180,7 @@ def test_key_figures(root: Client) -> None:
     assert cards(root.get(OVERVIEW)) == {
         "Asked for": "33",
         "Delivered": "6",
-        "Delivery rate": "66.7% of 9 with a final report",
+        "Delivery rate": "66.7% of 9 that eSMS has reported on",
         "Cost": "2,400 đ as far as eSMS has reported it",
         "Balance": "not asked lately",
     }
@@ -425,3 +426,19 @@ def test_who_may_not_send_sees_the_balance_but_no_button(log_in: LogIn, esms: Fa
     response = log_in("view").get(OVERVIEW)
     assert cards(response)["Balance"].startswith("5 đ at ")
     assert BALANCE not in response.content.decode()
+
+
+def test_when_a_campaign_for_later_begins_is_told(root: Client, make: Make) -> None:
+    later = timezone.now() + dt.timedelta(days=1)
+    make("queued", campaign="tet", next_attempt_at=later)
+    html = root.get(f"{CAMPAIGN}?name=tet").content.decode()
+    assert f"The next of these go out at {date_format(timezone.localtime(later), 'SHORT_DATETIME_FORMAT')}" in html
+
+
+def test_a_balance_from_before_the_latest_calls_is_told_as_such(root: Client, make: Make, esms: FakeGateway) -> None:
+    cache.clear()
+    esms.answer(json_answer({"CodeResponse": "100", "Balance": 5000}))
+    root.post(BALANCE)
+    assert "messages went out since then" not in root.get(OVERVIEW).content.decode()
+    make("sent").events.create(kind="attempt", code="100", data={"reach": "answered"})
+    assert "messages went out since then" in root.get(OVERVIEW).content.decode()

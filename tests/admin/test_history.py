@@ -108,7 +108,7 @@ def test_what_did_not_move_the_status_does_not_say_so(root: Client, make: Make) 
 def test_a_first_call_is_told_as_it_ended(
     root: Client, make: Make, reach: str, code: str, sentence: str, advice: str
 ) -> None:
-    message = make("sent")
+    message = make("unknown")
     attempt(message, reach, code)
     entry = told(root, message)
     assert sentence in entry
@@ -300,7 +300,7 @@ def test_the_life_of_a_message_reads_as_it_went(root: Client, admin_user: Any) -
     [resend] = resend_viber_messages([message], user=admin_user)
     shown = [
         "It was asked for by admin.",
-        "eSMS was called, and no trustworthy answer came. Time-out It may have been sent. moved the status",
+        "eSMS was called, and no trustworthy answer came. Time-out What became of it was told later. moved the status",
         "eSMS was called: 124: eSMS has seen this RequestId before. eSMS has it from an earlier call",
         "eSMS reports: delivered, 1,450 đ. moved the status",
         f"Sent again as № {resend.pk}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from decimal import Decimal
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_from_a_file_to_the_queue(root: Client) -> None:
         ("+84901888484", "Chào Lan"),
         ("+84912345678", "Chào Minh"),
     ]
-    assert "The campaign “tet” has 2 messages now." in told(done)
+    assert "2 messages of the campaign “tet” were stored to be sent." in told(done)
     assert done.redirect_chain[-1][0] == CAMPAIGN
 
 
@@ -89,9 +90,9 @@ def test_the_same_list_again_sends_nothing_and_says_so(root: Client) -> None:
     press(root, review(root), "_confirm")
     again = review(root)
     assert "2 phones have a message of this campaign already" in again.content.decode()
-    assert f"{LIST}?campaign=tet" in again.content.decode()
+    assert f'href="{LIST}?campaign=tet&amp;sandbox__exact=0"' in again.content.decode()
     assert buttons(again) == {"_edit"}
-    press(root, again, "_confirm")
+    assert "No message was stored" in told(press(root, again, "_confirm"))
     assert len(outbox) == 2
 
 
@@ -100,6 +101,21 @@ def test_confirming_twice_sends_once(root: Client) -> None:
     press(root, shown, "_confirm")
     press(root, shown, "_confirm")
     assert len(outbox) == 2
+
+
+def test_a_time_that_has_passed_is_refused(root: Client) -> None:
+    response = review(root, send_at_0="2020-01-01", send_at_1="08:00:00")
+    assert "Leave it empty to send now" in response.content.decode()
+
+
+def test_in_vietnamese_the_day_comes_first(root: Client, settings: Any) -> None:
+    settings.LANGUAGE_CODE = "vi"
+    for text in ("31-01-2099", "31/01/2099", "2099-01-31"):
+        shown = review(root, send_at_0=text, send_at_1="08:30")
+        assert shown.context["mailing"].send_at.isoformat() == "2099-01-31T08:30:00+07:00"
+    [day] = {review(root, send_at_0=text, send_at_1="0:00").context["mailing"].send_at.day for text in ("05/12/2099",)}
+    assert day == 5
+    assert "send_at" in review(root, send_at_0="12/31/2099", send_at_1="0:00").context["form"].errors
 
 
 def test_a_time_is_kept(root: Client) -> None:
@@ -116,16 +132,18 @@ def test_the_script_stores_in_parts_and_the_last_part_hands_all_over(root: Clien
     [form] = [found for found in _forms(shown) if "rows" in found]
     columns, people = json.loads(form["rows"])
     first = root.post(MANY, form | {"rows": json.dumps([columns, people[:1]]), "_store": "1"})
-    assert (first.status_code, first.json()) == (200, {})
+    assert (first.status_code, first.json()) == (200, {"new": 1})
     assert Message.objects.get().status == "queued"
     assert outbox == []
-    root.post(MANY, form | {"rows": json.dumps([columns, people[1:]]), "_confirm": "1"})
+    last = form | {"rows": json.dumps([columns, people[1:]]), "_confirm": "1", "new": "1"}
+    done = root.post(MANY, last, follow=True)
     assert len(outbox) == 2
+    assert "2 messages of the campaign “tet” were stored to be sent." in told(done)
 
 
 def test_a_part_with_nothing_good_in_it_stops_nothing(root: Client) -> None:
     bad = root.post(MANY, FORM | {"phones": "12", "_store": "1"})
-    assert (bad.status_code, bad.json()) == (200, {})
+    assert (bad.status_code, bad.json()) == (200, {"new": 0})
 
 
 def test_a_part_that_cannot_be_read_is_told(root: Client) -> None:
@@ -143,6 +161,7 @@ def test_a_part_that_cannot_be_read_is_told(root: Client) -> None:
         ({"campaign": " "}, "campaign", "This field is required."),
         ({"phones": ""}, "phones", "Paste phones, or choose a file: up to 10000 at once."),
         ({"phones": " , "}, "phones", "There is no phone in the list."),
+        ({"phones": "Lan 0901888484 350.000.000"}, "phones", "Write every phone with its 0"),
         ({"phones": "", "rows": "x"}, "phones", "damaged on its way"),
         ({"content": "{tên}"}, "content", "come without a column “tên”. Give a CSV file"),
         ({"content": "", "kind": ""}, "content", "Write a text, or give an image."),
@@ -176,6 +195,35 @@ def test_an_error_stands_beside_its_field(root: Client, data: dict[str, str], fi
 )
 def test_what_is_wrong_with_a_file_is_told(root: Client, text: str, sentence: str) -> None:
     assert sentence in review(root, content="Chào {tên}", **table(text)).content.decode()
+
+
+def test_phones_and_a_file_are_not_taken_for_one_list(root: Client) -> None:
+    response = review(root, **table() | {"phones": "0977123456"})
+    assert "There are phones and a file." in response.content.decode()
+    assert "0977123456" in response.content.decode()
+
+
+def test_a_text_whose_letters_and_accents_stand_apart_is_read_like_any_other(root: Client) -> None:
+    text = unicodedata.normalize("NFD", "Chào {tên}")
+    assert review(root, content=text, **table()).context["ready"] == 2
+    assert "come without a column “tên”" in review(root, content=text).content.decode()
+
+
+def test_a_form_with_missing_fields_breaks_nothing(root: Client) -> None:
+    response = root.post(MANY, {"campaign": "tet", "phones": "0901888484", "button_label": "{x}"})
+    assert response.context["form"].errors.keys() == {"button_label"}
+
+
+def test_a_campaign_that_is_named_almost_like_another_is_asked_about(root: Client) -> None:
+    press(root, review(root), "_confirm")
+    assert "There is a campaign “tet” as well." in review(root, campaign="Tet").content.decode()
+    assert "as well" not in review(root, campaign="tet").content.decode()
+
+
+def test_what_is_left_in_the_queue_is_told(root: Client, settings: Any) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "INLINE_LIMIT": 1}
+    done = press(root, review(root), "_confirm")
+    assert "One message of the campaign waits in the queue." in told(done)
 
 
 def test_a_large_file_is_refused(root: Client) -> None:
@@ -226,7 +274,7 @@ def test_the_likely_cost_comes_from_the_latest_prices_of_the_kind(root: Client, 
     make("delivered", total_price=Decimal(9000), content="", image_url="https://x.vn/a.png")
     make("delivered", total_price=Decimal(8000), sandbox=True)
     make("undelivered", total_price=Decimal(0))
-    assert review(root).context["cost"] == "900 đ"
+    assert review(root).context["money"].cost == "900 đ"
 
 
 def test_without_a_price_no_cost_is_made_up(root: Client, make: Make) -> None:
@@ -234,9 +282,22 @@ def test_without_a_price_no_cost_is_made_up(root: Client, make: Make) -> None:
     assert "unknown: eSMS has not reported the price" in review(root).content.decode()
 
 
+def test_a_large_mailing_does_not_hide_the_prices_before_it(root: Client, make: Make) -> None:
+    priced = make("delivered", total_price=Decimal(470))
+    later = make()
+    Message.objects.filter(pk=later.pk).update(id=priced.pk + 20_000)
+    assert review(root).context["money"].cost == "940 đ"
+
+
+def test_a_rehearsal_leads_to_its_messages(root: Client) -> None:
+    done = press(root, review(root, sandbox="on"), "_confirm")
+    assert done.redirect_chain[-1][0] == f"{LIST}?campaign=tet&sandbox__exact=1"
+    assert "2 messages of the campaign" in told(done)
+
+
 def test_a_rehearsal_costs_nothing_and_is_told_as_such(root: Client) -> None:
     shown = review(root, sandbox="on")
-    assert shown.context["cost"] == "0 đ"
+    assert shown.context["money"].cost == "0 đ"
     assert "This goes to the sandbox" in shown.content.decode()
 
 
@@ -246,10 +307,18 @@ def test_the_balance_is_asked_for_when_somebody_wants_it(root: Client, esms: Any
     assert esms.requests == []
     asked = press(root, shown, "_balance")
     assert len(esms.requests) == 1
-    assert asked.context["balance"] == "36,693 đ"
+    assert asked.context["money"].balance == "36,693 đ"
     assert asked.context["ready"] == 2
-    assert review(root).context["balance"] == "36,693 đ"
+    assert review(root).context["money"].balance == "36,693 đ"
     assert len(esms.requests) == 1
+
+
+def test_a_balance_that_is_not_enough_is_told(root: Client, make: Make, esms: Any) -> None:
+    make("delivered", total_price=Decimal(20_000))
+    esms.answer(json_answer({"CodeResponse": "100", "Balance": 39_999}))
+    asked = press(root, review(root), "_balance")
+    assert "The balance is not enough for all of these" in asked.content.decode()
+    assert "The balance is not enough" not in review(root, phones="0901888484").content.decode()
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------
@@ -274,7 +343,7 @@ def test_who_may_not_look_at_messages_comes_back_to_the_form(log_in: LogIn) -> N
     client = log_in("add", "send")
     done = press(client, review(client), "_confirm")
     assert done.redirect_chain[-1][0] == MANY
-    assert "has 2 messages now" in told(done)
+    assert "2 messages of the campaign" in told(done)
 
 
 def test_strangers_log_in_first(client: Client) -> None:
@@ -304,7 +373,7 @@ def test_the_pages_cost_the_same_whatever_is_in_the_table(root: Client, make: Ma
         make("delivered", phone=f"0977{n:06d}", campaign="tet", total_price=Decimal(470))
     many = queries(phones="\n".join(f"0977{n:06d}" for n in range(400)))
     # Five of them ask whether anything is in the way of the queue.
-    assert (few, many) == (10, 10)
+    assert (few, many) == (12, 12)
 
 
 def test_what_is_in_the_way_is_told_before_a_list_is_sent(root: Client, make: Make, clock: Any) -> None:

@@ -38,10 +38,12 @@ def test_each_kind_is_saved(root: Client, kind: str, parts: dict[str, str]) -> N
     ("kind", "parts", "wrong"),
     [
         ("text", BUTTON, {"button_label": "has no such part", "button_url": "has no such part"}),
-        ("image", IMAGE, {"button_label": "An image with a text needs a button"}),
+        ("image", IMAGE, {"content": "has no such part"}),
         ("text_button", {}, {"button_label": "needs this part", "button_url": "needs this part"}),
         ("text_image_button", BUTTON, {"image_url": "needs this part"}),
         ("image", {}, {"content": "has no such part", "image_url": "needs this part"}),
+        ("text", {"content": ""}, {"content": "needs this part"}),
+        ("text_button", {"content": "", "button_label": "See"}, {"content": "needs this part", "button_url": "A button needs a link."}),
         ("song", {}, {"kind": "Select a valid choice"}),
     ],
 )
@@ -83,7 +85,10 @@ def test_the_phone_shows_the_message_with_the_sites_brand(root: Client, make: Ma
         ("https://elsewhere.example/a.png", ""),
         ("https://shop.example.vn:8443/a.png", ""),
         ("https://shop.example.vn//elsewhere.example/a.png", "/elsewhere.example/a.png"),
+        ("https://shop.example.vn/\\elsewhere.example/a.png", "/elsewhere.example/a.png"),
         ("https://shop.example.vn@elsewhere.example/a.png", ""),
+        ("https://shop.example.vn/admin/logout/", ""),
+        ("https://shop.example.vn/admin/logout/?a.png", ""),
     ],
 )
 def test_a_picture_is_loaded_from_this_host_only(root: Client, make: Make, url: str, source: str) -> None:

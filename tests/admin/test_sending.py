@@ -35,7 +35,7 @@ def test_the_question_says_what_would_happen_and_does_nothing(root: Client, make
     assert "2 messages will be sent for the first time" in text
     assert "One message will be sent again<" in text
     assert "One message will be sent again, though it may have arrived" in text
-    assert "3 calls were made, the first at" in text
+    assert "It was tried 3 times, first at" in text
     assert "Read timed out" in text
     assert "One message cannot be sent" in text
     assert "It is in the queue already." in text
@@ -344,4 +344,28 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 12
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 18
+
+
+def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:
+    message = make("unknown", next_attempt_at=clock.now(), attempts=1, uncertain_since=clock.now())
+    assert "send_selected" not in offered(root.get(page(message.pk)))
+    question = choose(root, "send_selected", message.pk)
+    assert "Nothing can be sent of what you selected." in question.content.decode()
+    assert "It is still tried again by itself" in question.content.decode()
+    resting = make("unknown", uncertain_since=clock.now(), attempts=1)
+    question = choose(root, "send_selected", resting.pk)
+    Message.objects.filter(pk=resting.pk).update(next_attempt_at=clock.now())
+    assert "It is still tried again by itself" in told(confirm(root, question))
+    assert Message.objects.count() == 2
+
+
+def test_why_something_failed_is_told_before_it_is_sent_again(root: Client, make: Make) -> None:
+    question = choose(root, "send_selected", make("failed", code_result="99").pk)
+    assert "99: eSMS blocks this phone number. Do not send to this number again" in text_of(question)
+
+
+def test_what_was_sent_again_already_does_not_ask_for_it(root: Client, make: Make, clock: Any) -> None:
+    message = make("unknown", uncertain_since=clock.now())
+    make("delivered", resend_of=message)
+    assert "it was sent again already" in root.get(page(message.pk)).content.decode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import connection, connections
 from django.test import Client
+from django.utils import timezone
 
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
@@ -318,3 +320,30 @@ def test_who_may_only_add_and_send_is_told_without_a_link(log_in: LogIn) -> None
     assert response.redirect_chain[-1][0] == "/admin/"
     assert "eSMS took the message." in told(response)
     assert "<a" not in told(response)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"send_at_0": "2020-01-01", "send_at_1": "08:00:00"}, "Leave it empty to send now"),
+        ({"expires_at_0": "2020-01-01", "expires_at_1": "08:00:00"}, "nothing would be sent"),
+    ],
+)
+def test_a_time_that_has_passed_is_refused(root: Client, data: dict[str, str], sentence: str) -> None:
+    response = root.post(ADD, FORM | data | {"_send": "1"})
+    assert sentence in response.content.decode()
+    assert not Message.objects.exists()
+
+
+def test_now_is_taken_where_the_form_was_open_for_some_minutes(root: Client, clock: Any) -> None:
+    now = timezone.localtime(clock.now()) - dt.timedelta(minutes=5)
+    root.post(ADD, FORM | {"send_at_0": f"{now:%Y-%m-%d}", "send_at_1": f"{now:%H:%M:%S}", "_send": "1"})
+    assert Message.objects.get().status == "sent"
+
+
+def test_in_vietnamese_the_day_comes_first(root: Client, settings: Any) -> None:
+    settings.LANGUAGE_CODE = "vi"
+    root.post(ADD, FORM | {"send_at_0": "05/12/2099", "send_at_1": "08:00", "_send": "1"})
+    message = Message.objects.get()
+    assert (timezone.localtime(message.send_at).day, timezone.localtime(message.send_at).month) == (5, 12)
+    assert message.status == "queued"

@@ -97,10 +97,7 @@ def visit(chromium: Any, demo: str, faults: list[str]) -> Iterator[Callable[...,
         context.on("request", lambda request: faults.append(request.url) if _is_foreign(request.url, demo) else None)
         page = context.new_page()
         if login:
-            page.goto(f"/admin/login/?next={LIST}")
-            page.fill("[name=username]", login)
-            page.fill("[name=password]", "demo")
-            page.click("[type=submit]")
+            log_in(page, login)
         return page
 
     yield visit
@@ -115,6 +112,14 @@ def _note_error(message: Any, faults: list[str]) -> None:
 
 def _is_foreign(url: str, demo: str) -> bool:
     return urlsplit(url).scheme in {"http", "https"} and urlsplit(url).netloc != urlsplit(demo).netloc
+
+
+def log_in(page: Any, name: str) -> None:
+    page.goto(f"/admin/login/?next={LIST}")
+    page.fill("[name=username]", name)
+    page.fill("[name=password]", "demo")
+    page.click("[type=submit]")
+    page.wait_for_load_state()
 
 
 def told(page: Any) -> str:

@@ -1,5 +1,5 @@
-// Stores a long list in parts, with a bar that moves, so that no request takes long. Without it the whole list goes in
-// one request. Sending a part twice does no harm: the server stores each phone once.
+// Stores a list in parts, with a bar that moves, so that no request takes long. Without it the whole list goes in one
+// request. Sending a part twice does no harm: the server stores each phone once.
 "use strict";
 
 (() => {
@@ -9,21 +9,23 @@
     return;
   }
   const rows = form.elements.namedItem("rows");
+  const counted = form.elements.namedItem("new");
+  const token = form.elements.namedItem("csrfmiddlewaretoken");
   const atOnce = Number(form.dataset.atOnce);
   const [columns, people] = JSON.parse(rows.value);
   const panel = form.querySelector(".viber-progress");
   const bar = panel.querySelector("progress");
+  const busy = panel.querySelector(".viber-busy");
   const status = panel.querySelector("[role=status]");
   let done = 0;
-
-  const part = () => JSON.stringify([columns, people.slice(done, done + atOnce)]);
+  let interrupted = false;
 
   /** Thrown with a sentence for the person in front of it. */
   class Trouble extends Error {}
 
-  async function store() {
+  async function store(some) {
     const data = new FormData(form);
-    data.set("rows", part());
+    data.set("rows", JSON.stringify([columns, some]));
     data.set("_store", "1");
     let response;
     try {
@@ -34,43 +36,65 @@
     if (response.redirected || response.status === 403) {
       throw new Trouble(form.dataset.login);
     }
-    if (!response.ok) {
-      const answer = await response.json().catch(() => ({}));
+    const answer = await response.json().catch(() => ({}));
+    if (!response.ok || answer.new === undefined) {
       throw new Trouble(answer.error ?? form.dataset.again);
     }
+    counted.value = Number(counted.value) + answer.new;
   }
 
-  function lock(locked) {
+  /** Who has logged in again has another token. */
+  async function renewToken() {
+    const response = await fetch(location.href).catch(() => null);
+    const page = new DOMParser().parseFromString(response?.ok ? await response.text() : "", "text/html");
+    const fresh = page.querySelector(".viber-writing")?.closest("form").elements.namedItem("csrfmiddlewaretoken");
+    token.value = fresh?.value ?? token.value;
+  }
+
+  function showWork(isWorking) {
     for (const button of form.querySelectorAll("input[type=submit]")) {
-      button.disabled = locked;
+      button.disabled = isWorking;
     }
+    panel.hidden = false;
+    busy.hidden = !isWorking;
+    bar.max = people.length;
+    bar.value = done;
   }
 
-  /** All parts but the last, which is posted as the form itself and leads to the campaign's page. */
+  function showTrouble(error) {
+    interrupted = true;
+    showWork(false);
+    const stored = form.dataset.stored.replace("%(done)s", done).replace("%(all)s", people.length);
+    status.textContent = `${stored} ${error instanceof Trouble ? error.message : form.dataset.again}`;
+    confirm.value = form.dataset.goOn;
+  }
+
   async function storeAll() {
-    lock(true);
-    panel.hidden = false;
-    bar.max = people.length;
+    document.querySelector(".viber-nothing").hidden = true;
+    showWork(true);
     status.textContent = "";
     try {
-      while (people.length - done > atOnce) {
-        await store();
-        done += atOnce;
+      if (interrupted) {
+        await renewToken();
+      }
+      while (done < people.length) {
+        await store(people.slice(done, done + atOnce));
+        done = Math.min(done + atOnce, people.length);
         bar.value = done;
       }
     } catch (error) {
-      status.textContent = error instanceof Trouble ? error.message : form.dataset.again;
-      lock(false);
+      showTrouble(error);
       return;
     }
-    rows.value = part();
-    lock(false);
-    done = people.length;
+    // The form itself leads to the campaign's page; by now there is nothing in it that is not stored.
+    rows.value = JSON.stringify([columns, people.slice(-1)]);
+    showWork(false);
+    busy.hidden = false;
     form.requestSubmit(confirm);
   }
 
   form.addEventListener("submit", (event) => {
-    if (event.submitter === confirm && people.length - done > atOnce) {
+    if (event.submitter === confirm && done < people.length && people.length > atOnce) {
       event.preventDefault();
       storeAll();
     }

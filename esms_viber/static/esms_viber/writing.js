@@ -5,6 +5,7 @@
 (() => {
   const PARTS = ["content", "image_url", "button_label", "button_url"];
   const PARTNERS = { button_label: "button_url", button_url: "button_label" };
+  const IMAGE = /\.(png|jpe?g|gif|webp)$/i; // as in preview.py: no other address of the site is to be called
   const PAUSE = 500; // milliseconds without a key before the server is asked
 
   /** The text as the server stores it, so that both count the same characters. */
@@ -25,10 +26,18 @@
 
     const kinds = [...form.querySelectorAll("input[name=kind]")];
 
+    const partsOf = (number) => kinds[0].dataset.parts.split(" ")[number].split(",");
+
+    /** The first kind that has every part which is filled already, e.g. by the address of the page. */
+    function simplestKind() {
+      const filled = PARTS.filter((name) => field(name).value);
+      return kinds.findIndex((_kind, number) => filled.every((name) => partsOf(number).includes(name)));
+    }
+
     /** Which parts belong to the chosen kind; what is hidden keeps its text, and is not sent. */
     function showParts() {
       const chosen = kinds.findIndex((kind) => kind.checked);
-      const wanted = kinds[0].dataset.parts.split(" ")[chosen].split(",");
+      const wanted = partsOf(chosen);
       for (const name of PARTS) {
         row(name).hidden = !wanted.includes(name);
         field(name).disabled = !wanted.includes(name);
@@ -56,7 +65,9 @@
     function localAddress(address) {
       try {
         const url = new URL(address);
-        return url.protocol === "https:" && url.host === location.host ? url.pathname + url.search : "";
+        const isLocal = url.protocol === "https:" && url.host === location.host && IMAGE.test(url.pathname);
+        // One slash: two would name a host.
+        return isLocal ? `/${url.pathname.replace(/^[/\\]+/, "")}${url.search}` : "";
       } catch {
         return "";
       }
@@ -86,7 +97,11 @@
       counter.className = "viber-counter";
       counter.id = `${input.id}_counter`;
       input.after(counter);
-      input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby") ?? ""} ${counter.id}`.trim());
+      describe(input, counter.id);
+    }
+
+    function describe(input, id) {
+      input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby") ?? ""} ${id}`.trim());
     }
 
     function showCounts() {
@@ -113,6 +128,7 @@
         data.delete(input.name);
       }
       data.delete("rows");
+      data.delete("phones");
       data.append("_check", "1");
       let found;
       try {
@@ -130,26 +146,41 @@
 
     function showErrors(errors) {
       for (const name of touched) {
-        const place = row(name);
-        place.querySelectorAll("ul.errorlist").forEach((list) => list.remove());
-        const sentences = place.hidden ? [] : (errors[name] ?? []);
-        place.classList.toggle("errors", sentences.length > 0);
-        for (const input of place.querySelectorAll("input, textarea, select")) {
-          input.toggleAttribute("aria-invalid", false);
+        const sentences = row(name).hidden ? [] : (errors[name] ?? []);
+        // What the server wrote into the page stands in other places.
+        row(name).querySelectorAll("ul.errorlist").forEach((list) => list.remove());
+        row(name).querySelectorAll(".errors").forEach((place) => place.classList.remove("errors"));
+        row(name).classList.toggle("errors", sentences.length > 0);
+        for (const input of inputs(name)) {
           if (sentences.length) {
             input.setAttribute("aria-invalid", "true");
+          } else {
+            input.removeAttribute("aria-invalid");
           }
         }
-        if (sentences.length) {
-          place.prepend(makeList(sentences));
-        }
+        placeFor(name).replaceChildren(...(sentences.length ? [makeList(sentences)] : []));
       }
+    }
+
+    const inputs = (name) => row(name).querySelectorAll("input, textarea, select");
+
+    /** Where the errors of a field are told: there before they are, so that a screen reader follows. */
+    function placeFor(name) {
+      const id = `viber-errors-${name}`;
+      let place = document.getElementById(id);
+      if (!place) {
+        place = document.createElement("div");
+        place.id = id;
+        place.setAttribute("aria-live", "polite");
+        row(name).append(place);
+        inputs(name).forEach((input) => describe(input, id));
+      }
+      return place;
     }
 
     function makeList(sentences) {
       const list = document.createElement("ul");
       list.className = "errorlist";
-      list.setAttribute("aria-live", "polite");
       for (const sentence of sentences) {
         const item = document.createElement("li");
         item.textContent = sentence;
@@ -177,6 +208,7 @@
       for (const each of [known, PARTNERS[known]]) {
         if (each && row(each)) {
           touched.add(each);
+          placeFor(each);
         }
       }
       clearTimeout(timer);
@@ -187,7 +219,7 @@
 
     if (kinds.length) {
       if (!kinds.some((kind) => kind.checked)) {
-        kinds[0].checked = true;
+        kinds[simplestKind()].checked = true;
       }
       showParts();
     }
