@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -142,13 +141,14 @@ def _known_phones(mailing: Mailing, phones: list[str]) -> set[str]:
 
     Whatever became of it; but what went to the sandbox was a rehearsal.
     """
-    known = set()
+    rows = OutboundViberMessage.objects.using(write_alias()).order_by()
+    of_campaign = rows.filter(campaign=mailing.campaign, sandbox=mailing.is_rehearsal)
+    known: set[str] = set()
     for start in range(0, len(phones), _CHUNK):
         keys = {mailing.dedupe_key(phone): phone for phone in phones[start : start + _CHUNK]}
-        of_campaign = Q(campaign=mailing.campaign, sandbox=mailing.is_rehearsal, phone__in=keys.values())
-        rows = OutboundViberMessage.objects.using(write_alias()).filter(of_campaign | Q(dedupe_key__in=keys)).order_by()
-        for phone, key in rows.values_list("phone", "dedupe_key"):
-            known |= {phone, keys.get(key or "", phone)}
+        known.update(of_campaign.filter(phone__in=keys.values()).values_list("phone", flat=True))
+        taken = rows.filter(dedupe_key__in=keys).values_list("dedupe_key", flat=True)
+        known.update(keys[key] for key in taken if key in keys)
     return known
 
 

@@ -204,7 +204,7 @@ def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> balance.Bal
 
 
 def _store_some(request: HttpRequest, form: MailingForm) -> JsonResponse:
-    """A part of the list, sent by the script; the last part comes as `CONFIRM`."""
+    """A part of the list, sent by the script; after all of them comes `CONFIRM`, with nothing new in it."""
     if not form.is_valid():
         sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
         return JsonResponse({"error": " ".join(sentences)}, status=400)

@@ -43,7 +43,11 @@ def test_each_kind_is_saved(root: Client, kind: str, parts: dict[str, str]) -> N
         ("text_image_button", BUTTON, {"image_url": "needs this part"}),
         ("image", {}, {"content": "has no such part", "image_url": "needs this part"}),
         ("text", {"content": ""}, {"content": "needs this part"}),
-        ("text_button", {"content": "", "button_label": "See"}, {"content": "needs this part", "button_url": "A button needs a link."}),
+        (
+            "text_button",
+            {"content": "", "button_label": "See"},
+            {"content": "needs this part", "button_url": "A button needs a link."},
+        ),
         ("song", {}, {"kind": "Select a valid choice"}),
     ],
 )
