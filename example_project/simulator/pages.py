@@ -14,7 +14,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from . import rules
 from .behaviour import Answering, Behaviour, Reporting
@@ -53,6 +53,13 @@ def control(request: HttpRequest) -> HttpResponse:
         messages.success(request, gettext("From now on the gateway behaves as chosen."))
         return redirect("simulator:control")
     return render(request, "simulator/control.html", {"form": form, "gateway": gateway, "config": get_config()})
+
+
+@require_POST
+def top_up(request: HttpRequest) -> HttpResponse:
+    gateway.top_up()
+    messages.success(request, gettext("The account is topped up."))
+    return redirect("simulator:control")
 
 
 @require_GET

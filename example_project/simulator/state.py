@@ -93,6 +93,10 @@ class Gateway:
         with self._lock:
             self.behaviour = behaviour
 
+    def top_up(self) -> None:
+        with self._lock:
+            self.balance += get_config().BALANCE
+
     def take_behaviour(self) -> Behaviour:
         """How to treat the call that just came in; counts it."""
         with self._lock:

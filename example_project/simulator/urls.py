@@ -9,6 +9,7 @@ urlpatterns = [
     path("MainService.svc/json/GetSendStatus", api.get_send_status, name="status"),
     path("MainService.svc/json/GetBalance_json", api.get_balance_json, name="balance"),
     path("simulator/", pages.control, name="control"),
+    path("simulator/top-up/", pages.top_up, name="top-up"),
     path("phone/", pages.phones, name="phones"),
     path("phone/<slug:number>/", pages.phone, name="phone"),
     path("phone/<slug:number>/messages/", pages.phone_messages, name="phone-messages"),

@@ -35,6 +35,13 @@ class ControlTests(GatewayTestCase):
         self.assertEqual(response.status_code, 200)
         self.assertTrue(gateway.behaviour.is_normal)
 
+    def test_tops_the_account_up(self) -> None:
+        before = gateway.balance
+        response = self.client.post(reverse("simulator:top-up"))
+        self.assertRedirects(response, self.url, fetch_redirect_response=False)
+        self.assertEqual(gateway.balance, before + 1_000_000)
+        self.assertEqual(self.client.get(reverse("simulator:top-up")).status_code, 405)
+
     def test_is_protected_against_other_sites(self) -> None:
         client = Client(enforce_csrf_checks=True)
         response = client.post(self.url, {"answering": "html", "reporting": "normal"})
