@@ -108,7 +108,9 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
             _("Reach this customer in another way."),
         )
     if message.status == Status.UNKNOWN:
-        doubt = _("It may have been sent: no trustworthy answer came.")
+        # An answer with a code came, but does not tell.
+        code = message.code_result
+        doubt = _("It may have been sent.") if code else _("It may have been sent: no trustworthy answer came.")
         return f"{doubt} {last_word(message)}".rstrip(), _before_sending_again(message)
     if message.code_result and message.status not in {Status.DELIVERED, Status.CANCELLED}:
         return meaning(message.code_result), str(describe(message.code_result).remedy)
