@@ -76,6 +76,8 @@ class MessagePage(MessageFields):
         if not change:
             written = gettext_noop("Written in the admin.")
             lifecycle.note(obj, written, user=request.user, fingerprint=_fingerprint(request, obj))
+        elif {*form.changed_data} - {"kind"}:  # which is no column, and follows from the others
+            lifecycle.note(obj, gettext_noop("Changed in the admin."), user=request.user)
         request._esms_viber_saved = obj  # type: ignore[attr-defined] # ours, for this request
 
     def response_add(

@@ -236,6 +236,14 @@ def test_saving_a_change_sends_nothing(root: Client, make: Make) -> None:
     assert outbox == []
 
 
+def test_who_changed_it_is_in_its_history(root: Client, make: Make) -> None:
+    message = make()
+    root.post(page(message.pk), change_form(message, _save="1"))
+    assert not message.events.exists()
+    root.post(page(message.pk), change_form(message, content="Another", _save="1"))
+    assert [(event.text, str(event.user)) for event in message.events.all()] == [("Changed in the admin.", "root")]
+
+
 def test_times_that_sending_again_forgets_are_not_asked_for(root: Client, make: Make) -> None:
     assert 'name="send_at_0"' in root.get(page(make("draft").pk)).content.decode()
     assert 'name="send_at_0"' not in root.get(page(make("failed").pk)).content.decode()
