@@ -165,7 +165,7 @@ def test_a_site_without_time_zones(settings) -> None:
     for time in (dt.time.min, dt.time.max):
         store("sent", created_at=dt.datetime.combine(DAYS[1], time))
     assert look().days == [Day(DAYS[1], Tally(Counter(sent=2)))]
-    assert figures.days_until(dt.datetime(2026, 3, 6, 23, 59), 3) == DAYS  # noqa: DTZ001
+    assert figures.days_until(dt.datetime(2026, 3, 6, 23, 59), 3) == DAYS  # noqa: DTZ001 - the point
 
 
 def test_the_last_days_are_those_of_vietnam() -> None:

@@ -138,7 +138,7 @@ async def _asynchronous(lines: Iterator[str]) -> AsyncIterator[str]:
 
 
 def _title(name: str) -> str:
-    return str(_OWN_TITLES.get(name) or OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    return str(_OWN_TITLES.get(name) or OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr] # a field of ours has one
 
 
 def _cell(message: OutboundViberMessage, name: str) -> str:
