@@ -299,11 +299,11 @@ def peak(client: Client) -> int:
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "SLICE", 200)
-    stored(600)
+    monkeypatch.setattr(exporting, "SLICE", 100)
+    stored(300)
     peak(root)
     short = peak(root)
-    stored(5400)
+    stored(2700)
     assert peak(root) < 1.5 * short
 
 
