@@ -10,7 +10,7 @@ from tests.fake_gateway import FakeGateway
 pytest.register_assert_rewrite("tests.engines.cases", "tests.engines.engine")
 
 from tests.engines.engine import Engine, Workers  # noqa: E402 - not before they are registered
-from tests.engines.esms import Esms  # noqa: E402
+from tests.engines.esms import Esms  # noqa: E402 - nor these
 
 
 @pytest.fixture
