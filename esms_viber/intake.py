@@ -56,6 +56,7 @@ def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundVibe
     try:
         # Insert first, look later: the other way round two callers at once would both find nothing.
         with transaction.atomic(using=alias):
+            _as_new(message)
             models.Model.save(message, force_insert=True, using=alias)
             message.remember()
             _request(message, user).save(using=alias)
@@ -65,6 +66,11 @@ def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundVibe
             raise
         return _reuse(first, message)
     return message
+
+
+def _as_new(message: OutboundViberMessage) -> None:
+    """The insert of a try before, which was rolled back, has left its marks."""
+    message.pk, message._state.adding = None, True
 
 
 def _request(message: OutboundViberMessage, user: Any) -> ViberMessageEvent:
@@ -106,8 +112,6 @@ def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[O
             # Another caller came in between with one of the keys; now it can be seen.
             if not _known_keys(new):
                 raise
-            for message in new:
-                message.pk, message._state.adding = None, True
             continue
         known |= {message.dedupe_key: message for message in new if message.dedupe_key}
         return [_stored(message, known) for message in messages]
@@ -141,6 +145,8 @@ def _stored(message: OutboundViberMessage, known: dict[str, OutboundViberMessage
 
 
 def _bulk_insert(messages: list[OutboundViberMessage], *, user: Any, alias: str) -> None:
+    for message in messages:
+        _as_new(message)
     insert_each(messages, using=alias)
     for message in messages:
         message.remember()

@@ -165,7 +165,6 @@ def store(mailing: Mailing, found: Review, *, user: AbstractBaseUser) -> int:
 
 def _store(mailing: Mailing, messages: list[OutboundViberMessage], user: AbstractBaseUser) -> int:
     for message in messages:
-        message.pk, message._state.adding = None, True  # it may be the second try
         message.dedupe_key = mailing.dedupe_key(message.phone)
         lifecycle.enter(message, Status.QUEUED)
     stored = intake.insert_all(messages, user=user)

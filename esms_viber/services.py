@@ -20,7 +20,7 @@ from .dispatch import dispatch_on_commit
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .polling import refresh_viber_messages
 from .resending import plan_resend
-from .transactions import durable, lock, write_alias
+from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -84,9 +84,9 @@ def send_viber_message(
         raise ValidationError(
             {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}
         )
+    refuse_open_transaction("Use queue_viber_message(), which sends after the commit.")
     lifecycle.enter(message, Status.SENDING, **new_claim(timezone.now()))
-    with durable("Use queue_viber_message(), which sends after the commit."):
-        stored = intake.insert_or_first(message, user=user)
+    stored = in_transaction(lambda: intake.insert_or_first(message, user=user), repeatable=False)
     if stored is message:
         deliver_claimed(message)
     return stored
@@ -129,12 +129,14 @@ def queue_viber_message(
     )
     message.validate_for_sending()
     lifecycle.enter(message, Status.QUEUED)
-    alias = write_alias()
-    with transaction.atomic(using=alias):
+
+    def write() -> OutboundViberMessage:
         stored = intake.insert_or_first(message, user=user)
         if stored is message:
-            dispatch_on_commit([message.pk], alias)
-    return stored
+            dispatch_on_commit([message.pk], write_alias())
+        return stored
+
+    return in_transaction(write, repeatable=False)
 
 
 def queue_viber_messages(
@@ -149,11 +151,14 @@ def queue_viber_messages(
     intake.validate_all(messages)
     for message in messages:
         lifecycle.enter(message, Status.QUEUED)
-    alias = write_alias()
-    with transaction.atomic(using=alias):
+
+    def write() -> list[OutboundViberMessage]:
         stored = intake.insert_all(messages, user=user)
-        dispatch_on_commit([row.pk for row, given in zip(stored, messages, strict=True) if row is given], alias)
-    return stored
+        new = [row.pk for row, given in zip(stored, messages, strict=True) if row is given]
+        dispatch_on_commit(new, write_alias())
+        return stored
+
+    return in_transaction(write, repeatable=False)
 
 
 def queue_stored_message(message: OutboundViberMessage, *, user: AbstractBaseUser | None = None) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
@@ -33,52 +32,44 @@ def write_alias() -> str:
     return router.db_for_write(_model())
 
 
-@contextmanager
-def durable(hint: str) -> Iterator[None]:
-    """A transaction whose end is a commit: refused inside another one. A `TestCase`'s own does not count.
-
-    Raises `TransactionManagementError`, ending in the hint.
-    """
+def refuse_open_transaction(hint: str) -> None:
+    """Raise `TransactionManagementError`, ending in the hint, inside an open transaction other than a `TestCase`'s."""
     alias = write_alias()
     connection = connections[alias]
-    with ExitStack() as stack:
-        # Only entering is guarded: a RuntimeError from the body must not read as "inside a transaction".
-        try:
-            if not connection.in_atomic_block and not connection.get_autocommit():
-                raise RuntimeError  # noqa: TRY301 - the same refusal as atomic()'s own, which does not look at autocommit
-            stack.enter_context(transaction.atomic(using=alias, durable=True))
-        except RuntimeError:
-            raise TransactionManagementError(
-                "eSMS cannot be called inside an open transaction: a rollback would not bring the message back. " + hint
-            ) from None
-        yield
+    try:
+        if not connection.in_atomic_block and not connection.get_autocommit():
+            raise RuntimeError  # noqa: TRY301 - the same refusal as atomic()'s own, which does not look at autocommit
+        with transaction.atomic(using=alias, durable=True):
+            pass
+    except RuntimeError:
+        raise TransactionManagementError(
+            "eSMS cannot be called inside an open transaction: a rollback would not bring the message back. " + hint
+        ) from None
 
 
-def refuse_open_transaction(hint: str) -> None:
-    """Raise `TransactionManagementError` where a network call would be made with a transaction open."""
-    with durable(hint):
-        pass
-
-
-def in_transaction(work: Callable[[], Result]) -> Result:
+def in_transaction(work: Callable[[], Result], *, repeatable: bool = True) -> Result:
     """Do the work in a transaction of its own, and again from the start where the database could not finish it.
 
-    What the work changes in memory must be made anew each time. Inside an open transaction it is done once: that one
-    is broken.
+    What the work changes in memory must be made anew each time. Work that must not be done twice is not `repeatable`:
+    then a commit whose answer was lost is an error. Inside an open transaction it is done once: that one is broken.
     """
     alias = write_alias()
     connection = connections[alias]
     for tries_left in reversed(range(TRIES)):
         inside = connection.in_atomic_block
+        done = False
         try:
             with transaction.atomic(using=alias):
-                return work()
+                result = work()
+                done = True
         except (OperationalError, InterfaceError):
-            if inside or not tries_left:
+            if inside or not tries_left or (done and not repeatable):
                 raise
             # Of two that met in a deadlock, one has to let the other go first.
             time.sleep(random.uniform(0, 0.2))  # noqa: S311 - not a secret
             connection.close_if_unusable_or_obsolete()
+        else:
+            return result
     raise AssertionError("unreachable")
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import close_old_connections, connection, connections, transaction
+from django.db import OperationalError, close_old_connections, connection, connections, transaction
 from django.db.models.signals import post_save
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase
@@ -392,6 +393,54 @@ def test_callers_who_come_at_once_with_one_key_get_one_row(verb: Callable[..., O
         assert len({found.pk for found in results}) == 1
         assert len(outbox) == 1
     assert OutboundViberMessage.objects.count() == 3
+
+
+@committing
+@pytest.mark.parametrize("verb", VERBS)
+def test_callers_who_wait_for_one_with_their_key_that_is_rolled_back_get_one_row(
+    verb: Callable[..., OutboundViberMessage],
+) -> None:
+    first_is_in = threading.Event()
+
+    def work(index: int) -> OutboundViberMessage | None:
+        if index:
+            first_is_in.wait(10)
+            return verb(PHONE, TEXT, dedupe_key="order-17")
+        with transaction.atomic():
+            queue_viber_message(PHONE, TEXT, dedupe_key="order-17")
+            first_is_in.set()
+            time.sleep(0.5)  # for the others to come to where they wait
+            transaction.set_rollback(True)
+        return None
+
+    rolled_back, *results = in_threads(5, work)
+    assert rolled_back is None
+    assert not [found for found in results if isinstance(found, Exception)]
+    row = OutboundViberMessage.objects.get()
+    assert {found.pk for found in results} == {row.pk}
+    assert row.status == Status.SENT
+    assert len(outbox) == 1
+
+
+@committing
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_may_have_been_committed_is_not_stored_again(
+    verb: Callable[..., OutboundViberMessage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = connection.commit
+
+    def lose_the_answer() -> None:
+        stored = OutboundViberMessage.objects.exists()
+        commit()
+        if stored:
+            raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "commit", lose_the_answer)
+        with pytest.raises(OperationalError, match="closed the connection"):
+            verb(PHONE, TEXT)
+    assert OutboundViberMessage.objects.count() == 1
+    assert outbox == []
 
 
 @committing
