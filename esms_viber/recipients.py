@@ -100,14 +100,18 @@ def _text(value: Any) -> str:
 
 
 def _bounded(found: Recipients) -> Recipients:
-    if len(found.people) > MOST_RECIPIENTS:
-        raise UnreadableList(
-            _("There are %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
-            % {"count": len(found.people), "most": MOST_RECIPIENTS}
-        )
+    _refuse_too_many(len(found.people))
     if not found.people:
         raise UnreadableList(_("There is no phone in the list."))
     return found
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MOST_RECIPIENTS:
+        raise UnreadableList(
+            _("There are %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
+            % {"count": count, "most": MOST_RECIPIENTS}
+        )
 
 
 # -- pasted ------------------------------------------------------------------------------------------------------------
@@ -188,22 +192,29 @@ def read_csv(data: bytes) -> Recipients:
         raise UnreadableList(
             _("The file is larger than %(most)d MB. Leave out columns, or divide it.") % {"most": MOST_BYTES // 1024**2}
         )
-    text, delimiter = _delimiter(_decoded(data))
+    text, delimiter, lines_before = _delimiter(_decoded(data))
     if not text.strip():
         return _bounded(Recipients((), ()))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    count = 0
     try:
         header = next(reader, [])
-        # A field may hold line breaks, so a row ends on the line that the reader has come to.
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                count += 1
+                if count <= MOST_RECIPIENTS:  # a small file can hold a million rows
+                    # A field may hold line breaks, so a row ends on the line that the reader has come to.
+                    rows.append((lines_before + reader.line_num, row))
     except csv.Error:
         raise UnreadableList(
             _(
                 "Line %(line)d cannot be read: a quotation mark is not closed or stands in a wrong place, or a text "
                 "is far too long."
             )
-            % {"line": reader.line_num}
+            % {"line": lines_before + reader.line_num}
         ) from None
+    _refuse_too_many(count)
     return _bounded(_table(_names(header), rows))
 
 
@@ -221,12 +232,14 @@ def _decoded(data: bytes) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _delimiter(text: str) -> tuple[str, str]:
-    """The table, and what stands between its columns: as it says itself, or what the header has most of."""
+def _delimiter(text: str) -> tuple[str, str, int]:
+    """The table, what stands between its columns (as it says itself, or what the header has most of), and the lines
+    that it comes after.
+    """
     header, _end, rows = text.partition("\n")
     if told := re.fullmatch(r"sep=(.)\r?", header):
-        return rows, told[1]
-    return text, max(",;\t", key=header.count)
+        return rows, told[1], 1
+    return text, max(",;\t", key=header.count), 0
 
 
 def _names(header: list[str]) -> list[str]:

@@ -183,24 +183,31 @@ def resend_viber_messages(
     taken, becomes a new message. Skipped: what is queued or being sent, what has a resend that is not final yet, and
     what cannot be sent as it stands (`esms_viber.resending.plan_resend` tells which and why).
     """
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        with translation.override(None):  # the reasons are for the log, which is in English whoever resends
-            plan = plan_resend(_locked(messages))
-        for message, reason in plan.skipped:
-            logger.info("message %s is not sent again: %s", message.pk, reason)
-        lifecycle.queue_all(plan.first)
-        lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
-        lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
-        copies = [_copy_for_resend(message) for message in plan.again]
-        intake.insert_all(copies, user=user)
-        dispatch_on_commit([message.pk for message in plan.first + copies], alias)
+    pks = _pks(messages)
+    return in_transaction(lambda: _resend(pks, user), repeatable=False)
+
+
+def _resend(pks: list[int], user: AbstractBaseUser | None) -> list[OutboundViberMessage]:
+    with translation.override(None):  # the reasons are for the log, which is in English whoever resends
+        plan = plan_resend(_locked(pks))
+    for message, reason in plan.skipped:
+        logger.info("message %s is not sent again: %s", message.pk, reason)
+    lifecycle.queue_all(plan.first)
+    lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+    lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
+    copies = [_copy_for_resend(message) for message in plan.again]
+    intake.insert_all(copies, user=user)
+    dispatch_on_commit([message.pk for message in plan.first + copies], write_alias())
     return plan.first + copies
 
 
-def _locked(messages: Iterable[OutboundViberMessage]) -> list[OutboundViberMessage]:
-    """The rows as they are now; as many at a time as a statement may name, in the order in which everybody locks."""
-    pks = sorted({message.pk for message in messages})
+def _pks(messages: Iterable[OutboundViberMessage]) -> list[int]:
+    """In the order in which everybody locks. To be read before the transaction begins, which must begin with a lock."""
+    return sorted({message.pk for message in messages})
+
+
+def _locked(pks: list[int]) -> list[OutboundViberMessage]:
+    """The rows as they are now; as many at a time as a statement may name."""
     rows = OutboundViberMessage.objects.using(write_alias()).order_by("pk")
     return [row for start in range(0, len(pks), 500) for row in lock(rows.filter(pk__in=pks[start : start + 500]))]
 
@@ -226,12 +233,16 @@ def cancel_viber_messages(
 
     An `unknown` message stays `unknown`: it may have been sent. Others are skipped.
     """
-    with transaction.atomic(using=write_alias()):
-        rows = _locked(messages)
+    pks = _pks(messages)
+
+    def write() -> list[OutboundViberMessage]:
+        rows = _locked(pks)
         waiting = [row for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
         repeating = [row for row in rows if row.status == Status.UNKNOWN and row.next_attempt_at is not None]
         lifecycle.cancel_all(waiting)
         lifecycle.note_all(waiting, _CANCELLED, user=user)
         lifecycle.stop_repeating(repeating)
         lifecycle.note_all(repeating, _REPEATING_STOPPED, user=user)
-    return sorted(waiting + repeating, key=lambda row: row.pk)
+        return sorted(waiting + repeating, key=lambda row: row.pk)
+
+    return in_transaction(write)

@@ -51,12 +51,13 @@ def in_transaction(work: Callable[[], Result], *, repeatable: bool = True) -> Re
     """Do the work in a transaction of its own, and again from the start where the database could not finish it.
 
     What the work changes in memory must be made anew each time. Work that must not be done twice is not `repeatable`:
-    then a commit whose answer was lost is an error. Inside an open transaction it is done once: that one is broken.
+    then a commit whose answer was lost is an error. Inside an open transaction, and with autocommit off, it is done
+    once: that transaction is broken, and its end not ours.
     """
     alias = write_alias()
     connection = connections[alias]
     for tries_left in reversed(range(TRIES)):
-        inside = connection.in_atomic_block
+        inside = connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
         done = False
         try:
             with transaction.atomic(using=alias):

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from esms_viber.gateways.memory import MemoryGateway
+from esms_viber.transactions import begin_with_write
 
 if TYPE_CHECKING:
     from tests.fake_gateway import FakeGateway
@@ -73,3 +78,31 @@ def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
         "TIMEOUT": (0.5, 0.4),
     }
     return fake_gateway
+
+
+@pytest.fixture
+def another_writer() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which, at its beginning, another connection holds what SQLite gives to one writer at a time."""
+
+    @contextmanager
+    def another_writer() -> Iterator[None]:
+        is_writing = threading.Event()
+
+        def write() -> None:
+            try:
+                with transaction.atomic():
+                    begin_with_write("default")
+                    is_writing.set()
+                    time.sleep(0.5)
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert is_writing.wait(10)
+        try:
+            yield
+        finally:
+            thread.join()
+
+    return another_writer

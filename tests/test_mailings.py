@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from esms_viber import testing
+from esms_viber.figures import get_campaigns
 from esms_viber.mailings import Mailing, Review, campaigns_named_alike, review, send_inline
 from esms_viber.mailings import store as store_reviewed
 from esms_viber.models import OutboundViberMessage as Message
@@ -44,6 +45,18 @@ def lines(people: list) -> list[int]:
 
 def reviewed(text: str, rows: str = LIST, **columns: object) -> Review:
     return review(Mailing(campaign="tet", content=text, **columns), read_csv(rows.encode()))
+
+
+def test_campaigns_that_differ_in_accents_or_capitals_are_two_on_every_database(user: User) -> None:
+    people = read_pasted("0901888484")
+    names = ["sale bò", "sale bơ", "SALE BÒ", "sale bo"]
+    for name in names:
+        mailing = Mailing(campaign=name, content="Hi")
+        assert not review(mailing, people).known
+        assert store(mailing, people, user=user) == 1
+        assert len(review(mailing, people).known) == 1
+    assert sorted(get_campaigns(Message.objects.all(), most=9)) == sorted(names)
+    assert campaigns_named_alike("sale bò") == ["SALE BÒ"]
 
 
 @pytest.mark.parametrize(

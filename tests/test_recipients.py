@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -127,7 +128,24 @@ def test_letters_and_accents_that_stand_apart_are_put_together() -> None:
 
 
 def test_a_file_may_say_itself_what_separates() -> None:
-    assert read_csv(b"sep=;\r\nphone;name, first\r\n0901888484;Lan\r\n").columns == ("name, first",)
+    found = read_csv(b"sep=;\r\nphone;name, first\r\n0901888484;Lan\r\n")
+    assert (found.columns, found.people) == (("name, first",), (Recipient(3, "0901888484", ("Lan",)),))
+    with pytest.raises(UnreadableList, match="Line 4 has more columns"):
+        read_csv(b"sep=;\nphone;name\n0901888484;Lan\n0912345678;Minh;x\n")
+    with pytest.raises(UnreadableList, match="Line 3 cannot be read"):
+        read_csv(b'sep=;\nphone;name\n0901888484;"Lan\n')
+
+
+def test_a_file_of_many_short_lines_takes_no_memory_for_them() -> None:
+    columns = ",".join(f"c{n}" for n in range(49))
+    data = f"phone,{columns}\n".encode() + b"1\n" * 200_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableList, match="200000 recipients"):
+            read_csv(data)
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 def test_quotes_line_breaks_short_lines_and_empty_lines() -> None:

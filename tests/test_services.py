@@ -444,6 +444,39 @@ def test_what_may_have_been_committed_is_not_stored_again(
 
 
 @committing
+@pytest.mark.parametrize("verb", [resend_viber_messages, cancel_viber_messages])
+def test_a_queryset_is_taken_while_another_connection_writes(
+    verb: Callable[..., list[OutboundViberMessage]], queue_only: None, another_writer: Any
+) -> None:
+    message = OutboundViberMessage.objects.create(phone=PHONE, content=TEXT)
+    with another_writer():
+        assert [row.pk for row in verb(OutboundViberMessage.objects.draft())] == [message.pk]
+
+
+@committing
+@pytest.mark.parametrize("queue", QUEUEING)
+def test_with_autocommit_off_an_error_of_the_database_ends_nobodys_transaction(
+    queue: Callable[..., OutboundViberMessage],
+) -> None:
+    def fail(execute: Any, sql: str, *args: Any) -> Any:
+        if "INSERT" in sql and "esms_viber" in sql:
+            raise OperationalError("deadlock")
+        return execute(sql, *args)
+
+    transaction.set_autocommit(False)
+    try:
+        Order.objects.create(phone=PHONE)
+        with connection.execute_wrapper(fail), pytest.raises(OperationalError, match="deadlock"):
+            queue(PHONE, TEXT)
+        assert not transaction.get_autocommit()
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert not Order.objects.exists()
+    assert not OutboundViberMessage.objects.exists()
+
+
+@committing
 def test_lists_with_keys_that_come_at_once_are_all_stored(queue_only: None) -> None:
     for round_ in range(3):
         results = in_threads(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
@@ -54,11 +54,19 @@ class MessageForm(BaseForm):
         try:
             super()._post_clean()  # type: ignore[misc] # not in the stubs
         except ImproperlyConfigured as error:
-            # The last of the model's own checks asks the gateway; what Django checks after it is made up for.
+            # The last of the model's own checks asks the gateway. What was found before it went with it, and what
+            # Django checks after it was not done.
             logger.warning("a message was written that cannot be checked", exc_info=error)
+            self._check_fields()
             self.validate_unique()
         hold_to_kind(self, vars(self.instance))
         refuse_past(self)
+
+    def _check_fields(self) -> None:
+        try:
+            self.instance.clean_fields(exclude=self._get_validation_exclusions())  # type: ignore[attr-defined] # as above
+        except ValidationError as error:
+            self._update_errors(error)  # type: ignore[attr-defined] # as above
 
 
 def fingerprint(form_id: str, message: OutboundViberMessage) -> str:

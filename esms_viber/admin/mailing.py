@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ..amounts import dong, grouped
 from ..models import OutboundViberMessage
 from ..phones import spaced_phone
 from ..prices import estimate
-from ..recipients import Recipient, Recipients, UnreadableList
+from ..recipients import Recipient
 from ..transactions import write_alias
 from . import display, queue
 from .answers import user_of
@@ -61,8 +60,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
         return _write(model_admin, request, MailingForm(model_admin, request))
     if CHECK in request.POST:
         return checked(MailingForm(model_admin, request, request.POST, typing=True))
-    data = _for_editing(request.POST) if EDIT in request.POST else request.POST
-    form = MailingForm(model_admin, request, data, request.FILES)
+    form = MailingForm(model_admin, request, request.POST, request.FILES)
     if STORE in request.POST:
         return _store_some(request, form)
     if not form.is_valid() or EDIT in request.POST:
@@ -78,19 +76,8 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _for_editing(data: Any) -> Any:
-    """Pasted phones go back to where they were pasted, so that a wrong one can be mended."""
-    data = data.copy()
-    with contextlib.suppress(UnreadableList):
-        kept = Recipients.from_json(data.get("rows", ""))
-        if not kept.columns:
-            data["phones"], data["rows"] = "\n".join(person.phone for person in kept.people), ""
-    return data
-
-
 def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
-    kept = getattr(form, "recipients", None)
-    kept = kept if kept and kept.columns else None
+    kept = form.keep_list()
     mailing = getattr(form, "mailing", mailings.Mailing(campaign=""))
     return render(
         model_admin,

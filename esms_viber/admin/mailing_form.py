@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..dispatch import get_dispatcher
 from ..mailings import Mailing, Review, review
 from ..models import OutboundViberMessage
 from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted
@@ -83,6 +84,7 @@ class MailingForm(forms.Form):
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
         try:
+            get_dispatcher()
             self._check_text() if self._typing else self._check_list()
         except ImproperlyConfigured as error:
             logger.exception("the connection to eSMS is not set up")
@@ -134,6 +136,15 @@ class MailingForm(forms.Form):
         if len(refused) == len(self.recipients.people) and hasattr(refused[0][1], "error_dict"):
             self._take_over(refused[0][1], leave={"phone"})
         return bool(self.errors)
+
+    def keep_list(self) -> Recipients | None:
+        """A list with columns that was read, to be sent along. One of phones alone is pasted, to be mended there."""
+        kept = getattr(self, "recipients", None)
+        if kept is None or kept.columns:
+            return kept
+        if not self.data.get("phones"):
+            self.data = {**dict(self.data.items()), "phones": "\n".join(person.phone for person in kept.people)}
+        return None
 
     def _read(self) -> Recipients:
         data = self.cleaned_data

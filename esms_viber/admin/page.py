@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages as notices
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -19,7 +21,7 @@ from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..polling import can_ask
 from ..states import WAITING
-from ..transactions import write_alias
+from ..transactions import begin_with_write, write_alias
 from . import queue
 from .answers import FROM_PAGE, report
 from .fields import MessageFields
@@ -55,18 +57,26 @@ class MessagePage(MessageFields):
         if request.method == "POST" and self._is_handed_over(request, object_id):
             return self._refuse_edit(request)
         try:
-            response = super().changeform_view(request, object_id, form_url, extra_context)
+            response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         except MessageNotEditable:
             return self._refuse_edit(request)
         except IntegrityError:
             if first := _posted_before(request):
                 return self._answer_second_post(request, first)
             # Another request took the dedupe key in between: now the form finds it, and says so.
-            response = super().changeform_view(request, object_id, form_url, extra_context)
+            response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         # Not before its transaction has ended: nothing is sent, nor known of it, until the commit.
         if SEND in request.POST and (saved := _saved(request)):
             send_saved(self, request, saved)
         return response
+
+    def _changeform_in_turn(self, request: HttpRequest, *args: Any) -> Any:
+        with _waiting_its_turn(request):
+            return super().changeform_view(request, *args)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        with _waiting_its_turn(request):
+            return super().delete_view(request, object_id, extra_context)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +185,17 @@ class MessagePage(MessageFields):
         if self.has_change_permission(request, message):
             return ""
         return _("Send…") if message.is_editable else _("Send again…")
+
+
+@contextmanager
+def _waiting_its_turn(request: HttpRequest) -> Iterator[None]:
+    """For a view whose own transaction would begin with a read, and so on SQLite fail beside another writer."""
+    if request.method != "POST":
+        yield
+        return
+    with transaction.atomic(using=write_alias()):
+        begin_with_write(write_alias())
+        yield
 
 
 def _as_typed(context: dict[str, Any]) -> OutboundViberMessage:

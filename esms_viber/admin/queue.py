@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -13,6 +14,7 @@ from ..balance import Balance
 from ..models import Status
 from ..monitoring import get_queue_status
 from . import display
+from .answers import not_set_up
 from .filters import AttentionFilter
 
 
@@ -29,7 +31,10 @@ class Queue:
 
 
 def look() -> Queue:
-    status = get_queue_status()
+    try:
+        status = get_queue_status()
+    except ImproperlyConfigured as error:
+        return _unknown(error)
     counts = [
         (Status.QUEUED, status.queued, _due(status.due, display.moment(status.oldest_due_at))),
         (Status.SENDING, status.sending, _stuck(status.stuck)),
@@ -51,8 +56,16 @@ def look() -> Queue:
 
 def obstacles() -> Queue:
     """Only what is in the way: for pages that are about something else."""
-    status = get_queue_status()
+    try:
+        status = get_queue_status()
+    except ImproperlyConfigured as error:
+        return _unknown(error)
     return Queue(status.obstacles(), [], [], status.last_call_at)
+
+
+def _unknown(error: ImproperlyConfigured) -> Queue:
+    """Settings in disorder are in the way themselves; the pages need not fail."""
+    return Queue([not_set_up(error)], [], [], None)
 
 
 def balance_remark(known: Balance, queue: Queue) -> str:

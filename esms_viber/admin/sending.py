@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages as notices
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
@@ -20,11 +19,14 @@ from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..prices import estimate
 from ..resending import plan_resend
-from ..transactions import lock, write_alias
+from ..transactions import in_transaction, lock
 from . import display, queue, reporting
 from .answers import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
 from .base import MessageAdminBase
 from .review import STILL_REPEATED, Listing, Mark, Review, in_chunks, is_repeated, review
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
 
 CONFIRMED = "confirmed"
 """Posted by the confirmation page: the mark of what was seen on it."""
@@ -80,20 +82,25 @@ def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
 
 
 def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], mark: Mark) -> None:
-    queued: list[int] = []
-    skipped: Counter[str] = Counter()
-    with transaction.atomic(using=write_alias()):
-        for chunk in in_chunks(pks):
-            rows = list(lock(rows_of(chunk)))
-            changed = mark.changed_since(chunk)
-            seen = [row for row in rows if row.pk not in changed and not is_repeated(row)]
-            sent = services.resend_viber_messages(seen, user=user_of(request))
-            queued += [row.pk for row in sent]
-            skipped.update(_why_skipped(seen, sent))
-            skipped.update(str(_OVERTAKEN) for _pk in changed)
-            skipped.update(str(STILL_REPEATED) for row in rows if row.pk not in changed and is_repeated(row))
+    queued, skipped = in_transaction(lambda: _send(sorted(pks), mark, user_of(request)), repeatable=False)
     # The commit has handed them to the dispatcher, and the inline one has sent them by now.
     report(model_admin, request, queued, reporting.left_out(skipped))
+
+
+def _send(pks: list[int], mark: Mark, user: AbstractBaseUser) -> tuple[list[int], Counter[str]]:
+    """Which were queued, and how many were not for which reason; all of them or, after an error, none."""
+    queued: list[int] = []
+    skipped: Counter[str] = Counter()
+    for chunk in in_chunks(pks):
+        rows = list(lock(rows_of(chunk)))
+        changed = mark.changed_since(chunk)
+        seen = [row for row in rows if row.pk not in changed and not is_repeated(row)]
+        sent = services.resend_viber_messages(seen, user=user)
+        queued += [row.pk for row in sent]
+        skipped.update(_why_skipped(seen, sent))
+        skipped.update(str(_OVERTAKEN) for _pk in changed)
+        skipped.update(str(STILL_REPEATED) for row in rows if row.pk not in changed and is_repeated(row))
+    return queued, skipped
 
 
 def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:

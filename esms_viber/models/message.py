@@ -82,7 +82,7 @@ class OutboundViberMessage(GuardedSave):
         default=False,
         help_text=_("eSMS checks the message but neither delivers nor charges it."),
     )
-    campaign = models.CharField(
+    campaign = KeyField(
         _("campaign"),
         max_length=100,
         blank=True,

@@ -258,6 +258,27 @@ def test_going_back_keeps_what_was_written(root: Client) -> None:
     assert "4 lines of the file are kept." in back.content.decode()
 
 
+def test_an_error_after_the_review_loses_no_phone(root: Client, clock: Any) -> None:
+    shown = review(root, phones="0901888484\n12", send_at_0="2099-01-31", send_at_1="08:30:00")
+    again = press(root, shown, "_confirm", send_at_0="2020-01-31")
+    assert "Leave it empty to send now" in again.content.decode()
+    assert again.context["form"]["phones"].value() == "0901888484\n12"
+    assert review(root, phones=again.context["form"]["phones"].value()).context["ready"] == 1
+
+
+def test_a_file_of_phones_alone_is_given_back_as_phones(root: Client) -> None:
+    wrong = review(root, content="", **table("phone\n0901888484\n0912345678\n"))
+    assert wrong.context["form"]["phones"].value() == "0901888484\n0912345678"
+
+
+def test_a_dispatcher_that_cannot_be_found_is_named_before_anything_is_stored(root: Client, settings: Any) -> None:
+    shown = review(root)
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "no.such.dispatcher"}
+    assert "DISPATCHER" in press(root, shown, "_confirm").content.decode()
+    assert "DISPATCHER" in press(root, shown, "_store").json()["error"]
+    assert not Message.objects.exists()
+
+
 def test_without_an_account_the_setting_is_named_and_nothing_stored(root: Client, settings: Any) -> None:
     settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway"}
     response = review(root)

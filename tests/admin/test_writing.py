@@ -15,7 +15,7 @@ from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
-from tests.admin.pages import ADD, FORM, LIST, buttons, form_with, page, told
+from tests.admin.pages import ADD, FORM, LIST, buttons, choose, form_with, page, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -167,6 +167,42 @@ def test_without_keys_the_other_checks_still_hold(root: Client, settings: Any, m
     settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway", "BRANDNAME": "SHOP"}
     response = root.post(ADD, FORM | {"dedupe_key": "order-1", "_save": "1"})
     assert "dedupe_key" in response.context["adminform"].form.errors
+
+
+@pytest.mark.parametrize("data", [{"phone": "12"}, {"image_url": "nonsense", "content": ""}, {"content": "x" * 1001}])
+def test_without_keys_each_field_is_checked(root: Client, settings: Any, data: dict[str, str]) -> None:
+    settings.ESMS_VIBER = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway", "BRANDNAME": "SHOP"}
+    response = root.post(ADD, FORM | data | {"_save": "1"})
+    [wrong] = {name for name in data if data[name]}
+    assert set(response.context["adminform"].form.errors) == {wrong}
+    assert set(root.post(ADD, FORM | data | {"_check": "1"}).json()["errors"]) == {wrong}
+    assert not Message.objects.exists()
+
+
+def test_with_a_setting_of_the_wrong_type_every_page_says_so(root: Client, make: Make, settings: Any) -> None:
+    message = make("queued", campaign="tet", next_attempt_at=timezone.now())
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": "16"}
+    for url in (LIST, ADD, page(message.pk), f"{LIST}send-to-many/", f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
+        assert "CONCURRENCY" in root.get(url).content.decode(), url
+    assert "CONCURRENCY" in choose(root, "send_selected", message.pk).content.decode()
+
+
+@pytest.mark.parametrize("button", ["_save", "_send"])
+def test_what_is_typed_is_saved_while_another_connection_writes(
+    root: Client, make: Make, another_writer: Any, button: str
+) -> None:
+    message = make()
+    with another_writer():
+        assert root.post(page(message.pk), change_form(message, content="Typed", **{button: "1"})).status_code == 302
+    message.refresh_from_db()
+    assert (message.content, message.status) == ("Typed", "sent" if button == "_send" else "draft")
+
+
+def test_a_message_is_deleted_while_another_connection_writes(root: Client, make: Make, another_writer: Any) -> None:
+    message = make()
+    with another_writer():
+        assert root.post(f"{LIST}{message.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert not Message.objects.exists()
 
 
 def test_a_failing_dispatcher_loses_nothing(root: Client, settings: Any) -> None:
