@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.models import Case, Count, F, Max, Min, Q, Sum, Value, When
 from django.utils import timezone
 
-from .models import OutboundViberMessage, Status
+from .models import Status
 from .querysets import MessageQuerySet
 from .states import WAITING
 from .transactions import write_alias
@@ -114,9 +114,9 @@ class Progress:
         return self.queued + self.sending + self.repeated
 
 
-def counted_messages() -> MessageQuerySet:
+def counted(messages: MessageQuerySet) -> MessageQuerySet:
     """Those that figures are about: no drafts, and no sandbox messages, which nobody delivers or charges."""
-    return OutboundViberMessage.objects.using(write_alias()).filter(sandbox=False, status__in=COUNTED).order_by()
+    return messages.using(write_alias()).filter(sandbox=False, status__in=COUNTED).order_by()
 
 
 def get_figures(messages: MessageQuerySet, days: Sequence[dt.date]) -> Figures:

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .amounts import grouped
 from .codes import ACCOUNT_CODES, describe
 from .conf import get_settings
 from .gateways.base import Reach
@@ -56,7 +57,7 @@ class QueueStatus:
     account_code: str
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool
-    """Have the last calls had no answer?"""
+    """Have the last calls had no answer that can be read?"""
 
     @property
     def stalled(self) -> bool:
@@ -87,8 +88,9 @@ class QueueStatus:
         if self.outage:
             found.append(
                 _(
-                    "The last calls to eSMS had no answer, so messages wait. They are tried again by themselves; if it "
-                    "goes on, see whether this server reaches rest.esms.vn, or ask eSMS."
+                    "The last calls to eSMS had no answer, or none that can be read, so messages wait; what came back "
+                    "stands in their history. They are tried again by themselves; if it goes on, see whether this "
+                    "server reaches rest.esms.vn, or ask eSMS."
                 )
             )
         if self.stalled:
@@ -102,11 +104,11 @@ class QueueStatus:
             found.append(
                 ngettext(
                     "One message waits because this site's own check before sending (pre_send) failed: see its log.",
-                    "%(count)d messages wait because this site's own check before sending (pre_send) failed: see its "
+                    "%(count)s messages wait because this site's own check before sending (pre_send) failed: see its "
                     "log.",
                     self.held_up,
                 )
-                % {"count": self.held_up}
+                % {"count": grouped(self.held_up)}
             )
         return found
 
@@ -116,18 +118,18 @@ class QueueStatus:
         if self.undecided:
             found["undecided"] = ngettext(
                 "One message may have been sent, or not. Look on eSMS's portal, and send it again if it is not there.",
-                "%(count)d messages may have been sent, or not. Look on eSMS's portal, and send those again that are "
+                "%(count)s messages may have been sent, or not. Look on eSMS's portal, and send those again that are "
                 "not there.",
                 self.undecided,
-            ) % {"count": self.undecided}
+            ) % {"count": grouped(self.undecided)}
         if self.unconfirmed:
             found["unconfirmed"] = ngettext(
                 "One message was taken by eSMS more than a day ago without an SMSID, and no report has come: only "
                 "eSMS's portal can tell what became of it.",
-                "%(count)d messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
+                "%(count)s messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
                 "come: only eSMS's portal can tell what became of them.",
                 self.unconfirmed,
-            ) % {"count": self.unconfirmed}
+            ) % {"count": grouped(self.unconfirmed)}
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _SHORTEST_SEARCH = 3
 _LANDLINE = {PhoneNumberType.FIXED_LINE, PhoneNumberType.FIXED_LINE_OR_MOBILE}
 _E164 = re.compile(r"\+84[0-9]{9}")
 _EXTENSION = re.compile(r"[0-9][\s).]*(?:[,;#*]|x|e?xt|máy lẻ|nhánh)", re.IGNORECASE)
+_SHORTENED = re.compile(r"\s*[0-9]+(?:[.,][0-9]+)?E\+?[0-9]{1,2}\s*", re.IGNORECASE)
 _TEL_URI = re.compile(r"\s*(?:tel|callto|sms|viber):", re.IGNORECASE)
 
 
@@ -117,6 +118,14 @@ def _unreadable(text: str) -> InvalidPhone:
         return InvalidPhone("uri", _("Enter only the number, such as 0901888484, without “tel:”."))
     if any(c.isdigit() and not c.isascii() for c in text) or "\N{FULLWIDTH PLUS SIGN}" in text:
         return InvalidPhone("digits", _("Type the number with the ordinary digits 0 to 9."))
+    if _SHORTENED.fullmatch(text):
+        return InvalidPhone(
+            "shortened",
+            _(
+                "A spreadsheet has shortened this number, and digits of it may be lost: make the column text there, "
+                "write the numbers again, and save."
+            ),
+        )
     if _EXTENSION.search(text):
         return InvalidPhone(
             "extension",

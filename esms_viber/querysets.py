@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from .codes import ACCOUNT_CODES
@@ -74,11 +75,15 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
     def undecided(self, now: dt.datetime | None = None) -> Self:
         """Perhaps sent, perhaps not, and nothing will tell: only a person can decide whether to send it again.
 
-        Those that somebody has sent again are decided, and after seven days eSMS tells nobody any more.
+        Those that somebody has sent again, or looked up, are decided, and after seven days eSMS tells nobody any more.
         """
         lately = (now or timezone.now()) - dt.timedelta(days=7)
         return self.filter(
-            status=Status.UNKNOWN, next_attempt_at=None, uncertain_since__gte=lately, resends__isnull=True
+            ~self._looked_up(),
+            status=Status.UNKNOWN,
+            next_attempt_at=None,
+            uncertain_since__gte=lately,
+            resends__isnull=True,
         )
 
     def unconfirmed(self, now: dt.datetime | None = None) -> Self:
@@ -89,12 +94,21 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         """
         now = now or timezone.now()
         return self.filter(
+            ~self._looked_up(),
             status=Status.SENT,
             sms_id="",
             sandbox=False,
             sent_at__gte=now - dt.timedelta(days=7),
             sent_at__lt=now - dt.timedelta(days=1),
         )
+
+    def looked_up(self) -> Self:
+        """Somebody has found out what became of it, and left it at that."""
+        return self.filter(self._looked_up())
+
+    def _looked_up(self) -> Exists:
+        events = self.model._meta.get_field("events").related_model._base_manager
+        return Exists(events.filter(message=OuterRef("pk"), data__looked_up=True))
 
     def for_object(self, related_object: models.Model) -> Self:
         return self.filter(

@@ -36,11 +36,16 @@ _PHONE_COLUMNS = {
     "so dien thoai",
     "sđt",
     "sdt",
+    "số đt",
+    "so dt",
+    "đt",
+    "dt",
     "di động",
     "di dong",
     "số di động",
 }
-_BETWEEN_PHONES = re.compile(r"[,;|\t]+")
+_BETWEEN_PHONES = re.compile(r"(?:[;|\t]|,(?!(?<=\b[0-9],)[0-9]+E\+))+", re.IGNORECASE)
+"""A comma within what a spreadsheet makes of a number, 8,49019E+10, is none."""
 _HAS_PREFIX = re.compile(r"\W*(0|\+|84[\W_]*[0-9](?:[\W_]*[0-9]){8})")
 _FEWEST_DIGITS, _MOST_DIGITS = 9, 15
 _LONGEST_SPELLING = 8

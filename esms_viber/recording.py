@@ -222,11 +222,10 @@ def apply_report(message: OutboundViberMessage, report: DeliveryReport, event: V
         return False
     if to in {Status.DELIVERED, Status.UNDELIVERED}:
         columns["completed_at"] = timezone.now()
-    if message.sent_at is None:
-        columns["sent_at"] = timezone.now()
+    # Where no answer told when eSMS took it, that was with the first call that had none.
+    sent_at = columns["sent_at"] = message.sent_at or message.uncertain_since or timezone.now()
     if to == Status.SENT and message.next_query_at is None:
-        sms_id, sent_at = message.sms_id or report.sms_id, message.sent_at or timezone.now()
-        columns["next_query_at"] = _next_query(message, sms_id, sent_at)
+        columns["next_query_at"] = _next_query(message, message.sms_id or report.sms_id, sent_at)
     if to == message.status:
         OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to).update(**columns)
         return False

@@ -1,8 +1,8 @@
-"""What a resend would do to each message: the confirmation page asks, the service acts on it."""
+"""What a resend would do to each message, and which ones wait for that decision: pages ask, services act on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ValidationError
@@ -48,6 +48,16 @@ def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
     # Of a sandbox message no report need ever come.
     resends = resends.exclude(status=Status.SENT, sandbox=True)
     return set(resends.values_list("resend_of", flat=True))
+
+
+def needing_decision(pks: Sequence[int]) -> set[int]:
+    """Those of these messages of which only a person can find out, or decide, what becomes of them."""
+    rows = OutboundViberMessage.objects.using(write_alias()).order_by()
+    found: set[int] = set()
+    for start in range(0, len(pks), 500):
+        some = rows.filter(pk__in=pks[start : start + 500])
+        found.update(some.undecided().values_list("pk", flat=True), some.unconfirmed().values_list("pk", flat=True))
+    return found
 
 
 def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> str:

@@ -19,7 +19,7 @@ from .delivery import DeliverySummary, deliver_claimed, deliver_due_messages, de
 from .dispatch import dispatch_on_commit
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .polling import refresh_viber_messages
-from .resending import plan_resend
+from .resending import needing_decision, plan_resend
 from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ __all__ = [
     "refresh_viber_messages",
     "resend_viber_messages",
     "send_viber_message",
+    "settle_viber_messages",
 ]
 
 logger = logging.getLogger("esms_viber")
 
 _CANCELLED = gettext_noop("Cancelled.")
+_LOOKED_UP = gettext_noop("Looked up: it need not be sent again.")
 _REPEATING_STOPPED = gettext_noop("Repeating stopped.")
 
 
@@ -244,5 +246,24 @@ def cancel_viber_messages(
         lifecycle.stop_repeating(repeating)
         lifecycle.note_all(repeating, _REPEATING_STOPPED, user=user)
         return sorted(waiting + repeating, key=lambda row: row.pk)
+
+    return in_transaction(write)
+
+
+def settle_viber_messages(
+    messages: Iterable[OutboundViberMessage], *, user: AbstractBaseUser | None = None
+) -> list[OutboundViberMessage]:
+    """Note that somebody has looked up what became of messages that only a person can decide about; those noted.
+
+    They keep their status, are not counted as waiting for a decision any more, and can be sent again all the same.
+    """
+    pks = _pks(messages)
+
+    def write() -> list[OutboundViberMessage]:
+        locked = _locked(pks)
+        waiting = needing_decision(pks)
+        rows = [row for row in locked if row.pk in waiting]
+        lifecycle.note_all(rows, _LOOKED_UP, user=user, data={"looked_up": True})
+        return rows
 
     return in_transaction(write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from decimal import Decimal
 from urllib.parse import urlencode, urlsplit
@@ -197,6 +198,16 @@ def test_missing_count_is_zero(counts):
     message, path = send()
     report(path, {"SendStatus": "5"}, **counts)
     assert status_of(message) == "delivered"
+
+
+def test_what_was_reported_without_an_answer_counts_from_its_first_call(clock):
+    message, path = send(TIME_OUT)
+    called_at = OutboundViberMessage.objects.get().uncertain_since
+    clock.advance(hours=3)
+    report(path, DELIVERED)
+    message.refresh_from_db()
+    assert message.sent_at == called_at
+    assert message.completed_at - message.sent_at >= dt.timedelta(hours=3)
 
 
 def test_names_count_in_any_case_and_unknown_ones_are_kept():

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from esms_viber import figures
-from esms_viber.figures import Day, Figures, Tally, counted_messages, get_campaigns, get_figures, get_progress
+from esms_viber.figures import Day, Figures, Tally, counted, get_campaigns, get_figures, get_progress
 from esms_viber.models import OutboundViberMessage as Message
 from tests.conftest import VIETNAM, Clock
 
@@ -34,7 +34,7 @@ def on(day: dt.date, *time: int) -> dt.datetime:
 
 
 def look() -> Figures:
-    return get_figures(counted_messages(), DAYS)
+    return get_figures(counted(Message.objects.all()), DAYS)
 
 
 def by_day(found: Figures) -> dict[dt.date | None, dict[str, int]]:
@@ -71,7 +71,7 @@ def test_drafts_and_sandbox_messages_are_not_counted() -> None:
     store("delivered", 3, created_at=on(FIRST, 9), sandbox=True, total_price=Decimal(450), campaign="tet")
     found = look()
     assert found == Figures(total=Tally(), days=[], failures=[], deliveries=[0, 0, 0, 0, 0])
-    assert get_campaigns(counted_messages(), most=20) == {}
+    assert get_campaigns(counted(Message.objects.all()), most=20) == {}
 
 
 def test_totals_rate_and_cost() -> None:
@@ -100,7 +100,7 @@ def test_a_delivery_counts_by_the_time_it_took(seconds: float, number: int) -> N
     expected = [0] * 5
     expected[number] = 1
     assert look().deliveries == expected
-    assert counted_messages().filter(figures.took(number)).count() == 1
+    assert counted(Message.objects.all()).filter(figures.took(number)).count() == 1
 
 
 def test_failures_by_reason_the_most_frequent_first() -> None:
@@ -123,12 +123,12 @@ def test_campaigns_the_latest_first() -> None:
         store("delivered", campaign=name, total_price=Decimal(10))
     store("failed", campaign="orders")
     store("delivered", campaign="sale")
-    assert list(get_campaigns(counted_messages(), most=20).items()) == [
+    assert list(get_campaigns(counted(Message.objects.all()), most=20).items()) == [
         ("sale", Tally(Counter(delivered=1), Decimal(0))),
         ("orders", Tally(Counter(delivered=1, failed=1), Decimal(10))),
         ("tet", Tally(Counter(delivered=2), Decimal(20))),
     ]
-    assert list(get_campaigns(counted_messages(), most=1)) == ["sale"]
+    assert list(get_campaigns(counted(Message.objects.all()), most=1)) == ["sale"]
 
 
 def test_progress(clock: Clock) -> None:
@@ -142,7 +142,7 @@ def test_progress(clock: Clock) -> None:
     store("sent", 6, sent_at=now - 59 * minute)
     store("sent", 7, sent_at=now - 61 * minute)
     store("delivered", 8, sent_at=now)
-    found = get_progress(counted_messages())
+    found = get_progress(counted(Message.objects.all()))
     assert (found.queued, found.sending, found.repeated, found.awaited) == (3, 3, 4, 6)
     assert found.latest_at == now + minute
     assert (found.due, found.oldest_due_at, found.to_come) == (5, now - 5 * minute, 10)
@@ -155,9 +155,9 @@ def test_the_queries_are_as_many_whatever_the_number_of_rows(django_assert_num_q
         with django_assert_num_queries(2):
             look()
         with django_assert_num_queries(1):
-            get_campaigns(counted_messages(), most=20)
+            get_campaigns(counted(Message.objects.all()), most=20)
         with django_assert_num_queries(1):
-            get_progress(counted_messages())
+            get_progress(counted(Message.objects.all()))
 
 
 def test_a_site_without_time_zones(settings) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway
+from esms_viber.management.commands.send_viber_messages import Command
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.monitoring import get_queue_status
 from esms_viber.services import (
@@ -86,6 +88,39 @@ def test_depth_and_the_oldest_that_is_due(clock, admin_client):
     assert "3 due" in banner(admin_client)
 
 
+@pytest.mark.parametrize(
+    ("age", "english", "vietnamese"),
+    [
+        ({"seconds": 0}, "(0 minutes)", "(0 phút)"),
+        ({"minutes": 1, "seconds": 59}, "(one minute)", "(1 phút)"),
+        ({"minutes": 59}, "(59 minutes)", "(59 phút)"),
+        ({"minutes": 61}, "(one hour)", "(1 giờ)"),
+        ({"hours": 23}, "(23 hours)", "(23 giờ)"),
+        ({"hours": 47}, "(one day)", "(1 ngày)"),
+        ({"days": 1500}, "(1,500 days)", "(1.500 ngày)"),
+    ],
+)
+def test_how_long_the_oldest_has_been_due_is_told_in_the_language_of_the_reader(clock, age, english, vietnamese):
+    queue(1)
+    clock.advance(**age)
+    assert english in show()[1]
+    with translation.override("vi"):
+        assert vietnamese in show()[1]
+
+
+def test_large_numbers_are_grouped():
+    many = replace(get_queue_status(), queued=9895, sending=1200, stuck=1100, undecided=1000, unconfirmed=2000)
+    many = replace(many, held_up=3000)
+    out = StringIO()
+    Command(stdout=out, no_color=True)._show_text(many)
+    text = out.getvalue() + " ".join(many.obstacles())
+    for number in ("9,895", "1,200  1,100 of them", "1,000 messages", "2,000 messages", "3,000 messages"):
+        assert number in text
+    with translation.override("vi"):
+        Command(stdout=out, no_color=True)._show_text(many)
+        assert "9.895" in out.getvalue()
+
+
 def test_a_queue_that_nobody_sends_is_told(clock, admin_client):
     queue(2)
     clock.advance(minutes=11)
@@ -123,8 +158,8 @@ def test_an_outage_is_told_until_a_call_is_answered(clock, admin_client, result)
     assert get_queue_status().outage
     code, text = show()
     assert code == 2
-    assert "had no answer" in text
-    assert "had no answer" in banner(admin_client)
+    assert "had no answer, or none that can be read" in text
+    assert "had no answer, or none that can be read" in banner(admin_client)
 
     clock.advance(minutes=5)
     MemoryGateway.reset()

@@ -57,6 +57,11 @@ def test_what_is_no_phone_is_kept_with_its_line_to_be_told_of() -> None:
     ]
 
 
+def test_a_number_that_a_spreadsheet_has_shortened_stays_in_one_piece() -> None:
+    assert phones("8,49019E+10,0901888484, 9.01888484E+08") == ["8,49019E+10", "0901888484", "9.01888484E+08"]
+    assert phones("0901888484,9E+08") == ["0901888484", "9E+08"]
+
+
 spelled = st.sampled_from(["0{0}{1}{2}", "0{0} {1} {2}", "84{0}{1}{2}", "+84 {0} {1} {2}", "0{0}.{1}.{2}"])
 number = st.tuples(st.sampled_from(["901", "912", "977", "868"]), *[st.from_regex(r"[0-9]{3}", fullmatch=True)] * 2)
 
@@ -113,7 +118,9 @@ def test_a_file_is_read_as_spreadsheets_save_it(encoding: str, delimiter: str, e
     assert read_csv(TABLE.replace(",", delimiter).replace("\n", end).encode(encoding)) == READ
 
 
-@pytest.mark.parametrize("name", ["phone", "PHONE", "Phone_number", "sđt", "SDT", "Điện thoại", " Mobile "])
+@pytest.mark.parametrize(
+    "name", ["phone", "PHONE", "Phone_number", "sđt", "SDT", "Điện thoại", " Mobile ", "Số ĐT", "so dt", "ĐT", "dt"]
+)
 def test_the_column_of_the_phones_goes_by_many_names(name: str) -> None:
     assert read_csv(f"x,{name}\n1,0901888484\n".encode()).people[0].phone == "0901888484"
 

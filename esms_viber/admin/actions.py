@@ -1,4 +1,4 @@
-"""Send, cancel, ask: what the list and a message's page do by the same code."""
+"""Send, cancel, ask, settle: what the list and a message's page do by the same code."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ from .sending import CONFIRMED, ask_for_confirmation, send
 MOST_ASKED = 200
 """Status queries that one request makes."""
 
+MOST_CANCELLED = 50_000
+"""Several of the largest lists: who has begun one by mistake can stop it at once."""
+
 
 @admin.action(permissions=["send"], description=gettext_lazy("Send or resend selected Viber messages"))
 def send_selected(
@@ -50,17 +53,33 @@ def send_selected(
 def cancel_selected(
     model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
 ) -> HttpResponse | None:
+    pks = selected_pks(queryset, most=MOST_CANCELLED)
+    if len(pks) > MOST_CANCELLED:
+        refuse_so_many(model_admin, request, MOST_CANCELLED)
+        return back(model_admin, request, pks)
+    counts: Counter[bool] = Counter()
+    skipped: Counter[str] = Counter()
+    for chunk in in_chunks(pks):
+        changed = services.cancel_viber_messages(rows_of(chunk), user=user_of(request))
+        counts.update(message.status == Status.UNKNOWN for message in changed)
+        taken = {message.pk for message in changed}
+        skipped.update(_why_not_cancelled(message) for message in rows_of([pk for pk in chunk if pk not in taken]))
+    told = [*_cancelled(counts[False], counts[True]), *reporting.left_out(skipped)]
+    tell(model_admin, request, pks, told)
+    return back(model_admin, request, pks)
+
+
+@admin.action(permissions=["send"], description=gettext_lazy("Note that selected Viber messages need no sending again"))
+def settle_selected(
+    model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+) -> HttpResponse | None:
     pks = selected_pks(queryset)
     if len(pks) > MOST_AT_ONCE:
         refuse_so_many(model_admin, request, MOST_AT_ONCE)
         return back(model_admin, request, pks)
-    changed: list[OutboundViberMessage] = []
-    for chunk in in_chunks(pks):
-        changed += services.cancel_viber_messages(rows_of(chunk), user=user_of(request))
-    taken = {message.pk for message in changed}
-    told = list(_cancelled(changed))
-    told += reporting.left_out(Counter(_why_not_cancelled(m) for m in all_rows(pks) if m.pk not in taken))
-    tell(model_admin, request, pks, told)
+    noted = services.settle_viber_messages(all_rows(pks), user=user_of(request))
+    left = Counter({_("There is nothing to decide about it."): len(pks) - len(noted)})
+    tell(model_admin, request, pks, [*_noted(len(noted)), *reporting.left_out(+left)])
     return back(model_admin, request, pks)
 
 
@@ -95,18 +114,18 @@ ACTIONS = {
     "send_selected": send_selected,
     "cancel_selected": cancel_selected,
     "refresh_selected": refresh_selected,
+    "settle_selected": settle_selected,
 }
 
 
 # -- cancelling, asking ------------------------------------------------------------------------------------------------
 
 
-def _cancelled(changed: list[OutboundViberMessage]) -> Iterable[reporting.Notice]:
-    doubtful = sum(message.status == Status.UNKNOWN for message in changed)
-    if n := len(changed) - doubtful:
+def _cancelled(certain: int, doubtful: int) -> Iterable[reporting.Notice]:
+    if certain:
         yield (
             notices.SUCCESS,
-            ngettext("The message was cancelled.", "%(count)d messages were cancelled.", n) % {"count": n},
+            ngettext("The message was cancelled.", "%(count)d messages were cancelled.", certain) % {"count": certain},
         )
     if doubtful:
         yield (
@@ -118,6 +137,16 @@ def _cancelled(changed: list[OutboundViberMessage]) -> Iterable[reporting.Notice
             )
             % {"count": doubtful},
         )
+
+
+def _noted(count: int) -> Iterable[reporting.Notice]:
+    if count:
+        sentence = ngettext(
+            "It is noted that the message need not be sent again.",
+            "It is noted that %(count)d messages need not be sent again.",
+            count,
+        )
+        yield notices.SUCCESS, sentence % {"count": count}
 
 
 def _why_not_cancelled(message: OutboundViberMessage) -> str:

@@ -77,9 +77,11 @@ def moment(when: dt.datetime | None) -> str | None:
 
 
 def times(message: OutboundViberMessage) -> SafeString:
-    """When it was created, sent and completed, so far as it was."""
+    """When it was created, sent and completed, so far as it was; of what waits for a later time, that time."""
+    waits = message.status == Status.QUEUED and message.send_at is not None and message.send_at > timezone.now()
     named = (
         (_("created at"), message.created_at),
+        (_("to be sent at"), message.send_at if waits else None),
         (_("sent at"), message.sent_at),
         (_("completed at"), message.completed_at),
     )

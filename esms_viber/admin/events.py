@@ -129,13 +129,13 @@ def _what_came_of_it(event: ViberMessageEvent) -> str:
         case Reach.ANSWERED_WITHOUT_CODE:
             return _("eSMS was called, and answered without a code.")
         case _:
-            return _("eSMS was called: %(answer)s") % {"answer": display.meaning(event.code)}
+            return _("eSMS was called, and answered %(answer)s") % {"answer": display.meaning(event.code)}
 
 
 def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: Decision, *, first: bool) -> str:
     """A code's own remedy holds only while no earlier call can have been taken."""
     if decision.status == Status.UNKNOWN and _is_settled(event, message):
-        return _("What became of it was told later.")
+        return _("What became of it was reported separately.")
     if decision.status == Status.UNKNOWN and not first:
         return _("It may have been sent by an earlier call.")
     if not event.code:
@@ -158,7 +158,8 @@ def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, 
         return asked | _reported(event, message, _("eSMS was asked for the status, and reports: %(report)s."))
     if not event.code:
         return asked | {"sentence": _("eSMS was asked for the status, and gave no trustworthy answer.")}
-    told = {"sentence": _("eSMS was asked for the status: %(answer)s") % {"answer": display.meaning(event.code)}}
+    answer = _("eSMS was asked for the status, and answered %(answer)s") % {"answer": display.meaning(event.code)}
+    told = {"sentence": answer}
     if event.code in ACCOUNT_CODES:
         told["advice"] = str(describe(event.code).remedy)
     return asked | told

@@ -58,6 +58,8 @@ _COLUMNS = (
     "meaning",
     "created_at",
     "queued_at",
+    "send_at",
+    "expires_at",
     "sent_at",
     "completed_at",
     "sms_id",

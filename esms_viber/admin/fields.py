@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import models, router
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
@@ -16,11 +19,14 @@ from django.utils.translation import gettext_lazy as _
 
 from ..codes import NETWORKS
 from ..models import OutboundViberMessage, Status
+from ..transactions import write_alias
 from . import display
 from .base import MessageAdminBase
 from .figures import campaign_url
 from .forms import MessageForm
 from .history import resends_of
+
+logger = logging.getLogger("esms_viber")
 
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
@@ -45,7 +51,10 @@ class MessageFields(MessageAdminBase):
     form = MessageForm
 
     def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        written, terms = _WRITTEN, _TERMS
+        if self.fieldsets or self.fields:
+            return super().get_fieldsets(request, obj)
+        left_out = self.get_exclude(request, obj) or ()
+        written, terms = (tuple(name for name in names if name not in left_out) for names in (_WRITTEN, _TERMS))
         if obj is not None and not self.has_change_permission(request, obj):
             written, terms = (_filled(obj, tuple(_LOOKED_AT.get(n, n) for n in names)) for names in (written, terms))
         elif obj is not None and obj.status != Status.DRAFT:
@@ -61,7 +70,7 @@ class MessageFields(MessageAdminBase):
         return [happened, *fieldsets, details]
 
     def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        return _HAPPENED + _DETAILS if obj else ()
+        return (*self.readonly_fields, *(_HAPPENED + _DETAILS if obj else ()))
 
     @admin.display(description=_("kind"))
     def kind_field(self, message: OutboundViberMessage) -> str | None:
@@ -79,6 +88,10 @@ class MessageFields(MessageAdminBase):
     def remedy_field(self, message: OutboundViberMessage) -> str:
         if message.status == Status.UNKNOWN and resends_of(message):
             return gettext("Nothing: it was sent again already, as its timeline tells.")
+        if message.status == Status.UNKNOWN and _is_looked_up(message):
+            return gettext("Nothing: somebody has looked it up, as its timeline tells.")
+        if _had_its_time(message):
+            return gettext("To send it again, save and send it. It then goes out at once: its time is void.")
         return display.explain(message)[1]
 
     @admin.display(description=_("answer of eSMS"))
@@ -95,15 +108,15 @@ class MessageFields(MessageAdminBase):
 
     @admin.display(description=_("belongs to"))
     def related_field(self, message: OutboundViberMessage) -> str:
-        related = _related_object(message)
+        related, title = _related_object(message)
         if related is None:
-            return f"{message.content_type} {message.object_id}"
+            return title
         try:
             name = f"admin:{related._meta.app_label}_{related._meta.model_name}_change"
-            url = reverse(name, args=[related.pk], current_app=self.admin_site.name)
+            url = reverse(name, args=[quote(related.pk)], current_app=self.admin_site.name)
         except NoReverseMatch:
-            return str(related)
-        return format_html('<a href="{}">{}</a>', url, related)
+            return title
+        return format_html('<a href="{}">{}</a>', url, title)
 
     @admin.display(description=_("campaign"))
     def campaign_field(self, message: OutboundViberMessage) -> SafeString:
@@ -122,7 +135,7 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
         case "reason_field":
             return bool(display.explain(message)[0])
         case "remedy_field":
-            return bool(display.explain(message)[1])
+            return bool(display.explain(message)[1]) or _had_its_time(message)
         case "said_field":
             return bool(display.said_by_esms(message))
         case "price_field":
@@ -137,11 +150,28 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
             return getattr(message, name) not in {None, "", 0}
 
 
-def _related_object(message: OutboundViberMessage) -> Any:
-    """None where the object, or its model, is gone."""
-    if message.content_type_id is None or ContentType.objects.get_for_id(message.content_type_id).model_class() is None:
-        return None
+def _is_looked_up(message: OutboundViberMessage) -> bool:
+    return OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk).looked_up().exists()
+
+
+def _had_its_time(message: OutboundViberMessage) -> bool:
+    """Was it cancelled while it waited for its time? To send it again forgets that one."""
+    return message.status == Status.CANCELLED and message.send_at is not None
+
+
+def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None, str]:
+    """The object and what it calls itself; None where it, or its model, is gone, or cannot be read."""
+    kind = ContentType.objects.get_for_id(message.content_type_id or 0)
+    title = f"{kind} {message.object_id}"
+    if (model := kind.model_class()) is None:
+        return None, title
     try:
-        return message.related_object
-    except (ValueError, ValidationError):
-        return None
+        # Not through the message's own database, as the generic relation would: it may live in another one.
+        related = model._base_manager.using(router.db_for_read(model)).get(pk=message.object_id)
+        return related, str(related)
+    except (ObjectDoesNotExist, ValueError, ValidationError):
+        return None, title
+    except Exception:
+        # The site's own code: the page must open all the same.
+        logger.exception("the object that message %s belongs to could not be read", message.pk)
+        return None, title

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import messages as notices
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
@@ -18,13 +18,14 @@ from ..amounts import dong, grouped
 from ..figures import (
     Progress,
     Tally,
-    counted_messages,
+    counted,
     days_until,
     get_campaigns,
     get_figures,
     get_progress,
     start_of,
 )
+from ..querysets import MessageQuerySet
 from ..validation import normalize_text
 from . import display, queue
 from .base import MessageAdminBase
@@ -52,6 +53,11 @@ def campaign_url(model_admin: MessageAdminBase, name: str) -> str:
 
 def _listing(model_admin: MessageAdminBase) -> Listing:
     return Listing(url_of(model_admin, "changelist"))
+
+
+def _counted(model_admin: MessageAdminBase, request: HttpRequest) -> MessageQuerySet:
+    """Of what this person may see: a site's own admin may show less than everything."""
+    return counted(cast("MessageQuerySet", model_admin.get_queryset(request)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
     period = _period(request)
     days = days_until(timezone.now(), period)
     listing = _listing(model_admin).created(start_of(days[0]))
-    messages = counted_messages().filter(created_at__gte=start_of(days[0]))
+    messages = _counted(model_admin, request).filter(created_at__gte=start_of(days[0]))
     figures = get_figures(messages, days)
     standing = queue.look()
     return render(
@@ -135,7 +141,7 @@ def _balance(standing: queue.Queue) -> Card:
 
 def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
     name = _campaign_name(request)
-    messages = counted_messages().filter(campaign=name)
+    messages = _counted(model_admin, request).filter(campaign=name)
     listing = _listing(model_admin).of_campaign(name)
     # Before the figures: what is sent in between is then counted as through, and nothing twice.
     progress = get_progress(messages)

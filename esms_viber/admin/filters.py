@@ -72,13 +72,11 @@ class AttentionFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         return [("undecided", _("sent or not?")), ("unconfirmed", _("taken, without SMSID or report"))]
 
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
-    ) -> QuerySet[OutboundViberMessage] | None:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         match self.value():
             case "undecided":
-                return queryset & OutboundViberMessage.objects.undecided()
+                return queryset.undecided()
             case "unconfirmed":
-                return queryset & OutboundViberMessage.objects.unconfirmed()
+                return queryset.unconfirmed()
             case _:
                 return None

@@ -14,13 +14,14 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import balance, mailings
 from ..amounts import dong, grouped
-from ..models import OutboundViberMessage
+from ..models import OutboundViberMessage, Status
 from ..phones import spaced_phone
 from ..prices import estimate
 from ..recipients import Recipient
@@ -64,7 +65,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if STORE in request.POST:
         return _store_some(request, form)
     if not form.is_valid() or EDIT in request.POST:
-        _tell_what_is_stored(model_admin, request)
+        _tell_what_is_stored(model_admin, request, form)
         return _write(model_admin, request, form)
     if CONFIRM in request.POST:
         return _send(model_admin, request, form)
@@ -93,6 +94,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         kept_rows=kept.as_json() if kept else "",
         bubble=bubble(mailing.message("", {}), request),
         own_brand=own_brand(),
+        stored=_stored_before(request),
     )
 
 
@@ -212,14 +214,21 @@ def _stored_before(request: HttpRequest) -> int:
     return int(counted) if counted.isdecimal() and len(counted) < 6 else 0
 
 
-def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest) -> None:
-    if stored := _stored_before(request):
-        sentence = ngettext(
-            "One message of this campaign is stored already, with the text as it was.",
-            "%(count)s messages of this campaign are stored already, with the text as it was.",
-            stored,
-        )
-        model_admin.message_user(request, sentence % {"count": grouped(stored)}, notices.WARNING)
+def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> None:
+    stored = _stored_before(request)
+    if not stored:
+        return
+    sentence = ngettext(
+        "One message of this campaign is stored to be sent, with the text as it was. To stop it, cancel it while it "
+        "waits.",
+        "%(count)s messages of this campaign are stored to be sent, with the text as it was. To stop them, cancel "
+        "those that still wait.",
+        stored,
+    ) % {"count": grouped(stored)}
+    if model_admin.has_view_permission(request):
+        url = _listed(model_admin, form.mailing, status__exact=Status.QUEUED.value)
+        sentence = format_html('{} <a href="{}">{}</a>', sentence, url, _("Show what waits"))
+    model_admin.message_user(request, sentence, notices.WARNING)
 
 
 def _what_came_of_it(mailing: mailings.Mailing, new: int) -> Iterator[tuple[int, str]]:
@@ -251,6 +260,6 @@ def _afterwards(model_admin: MessageAdminBase, request: HttpRequest, mailing: ma
     return campaign_url(model_admin, mailing.campaign)
 
 
-def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing) -> str:
-    filters = {"campaign": mailing.campaign, "sandbox__exact": str(int(mailing.is_rehearsal))}
+def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing, **more: str) -> str:
+    filters = {"campaign": mailing.campaign, "sandbox__exact": str(int(mailing.is_rehearsal)), **more}
     return f"{url_of(model_admin, 'changelist')}?{urlencode(filters)}"

@@ -49,8 +49,8 @@ class MailingForm(forms.Form):
         allow_empty_file=True,  # told in our words
         widget=forms.FileInput(attrs={"accept": ".csv,.txt,text/csv,text/plain"}),
         help_text=gettext_lazy(
-            "Its first line names the columns, one of them “phone”. Write {name} in the text for what the column "
-            "“name” holds. In a spreadsheet choose “Save as”, “CSV UTF-8”."
+            "Its first line names the columns, one of them “phone”. Write {first name} in the text for what the "
+            "column “first name” holds. In a spreadsheet choose “Save as”, “CSV UTF-8”."
         ),
     )
     rows = forms.CharField(required=False, widget=forms.HiddenInput())

@@ -20,10 +20,11 @@ from .. import lifecycle
 from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..polling import can_ask
+from ..resending import needing_decision
 from ..states import WAITING
 from ..transactions import begin_with_write, write_alias
 from . import queue
-from .answers import FROM_PAGE, report
+from .answers import FROM_PAGE, report, tell
 from .fields import MessageFields
 from .forms import fingerprint
 from .history import MOST_SHOWN, history
@@ -54,17 +55,21 @@ class MessagePage(MessageFields):
             raise PermissionDenied
         if CHECK in request.POST:
             return self._check(request, object_id)
-        if request.method == "POST" and self._is_handed_over(request, object_id):
-            return self._refuse_edit(request)
         try:
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         except MessageNotEditable:
             return self._refuse_edit(request)
+        except PermissionDenied:
+            if request.method == "POST" and self._is_handed_over(request, object_id):
+                return self._refuse_edit(request)
+            raise
         except IntegrityError:
             if first := _posted_before(request):
                 return self._answer_second_post(request, first)
             # Another request took the dedupe key in between: now the form finds it, and says so.
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
+        if first := _stored_by_a_post_before(request, response):
+            return self._answer_second_post(request, first)
         # Not before its transaction has ended: nothing is sent, nor known of it, until the commit.
         if SEND in request.POST and (saved := _saved(request)):
             send_saved(self, request, saved)
@@ -75,8 +80,13 @@ class MessagePage(MessageFields):
             return super().changeform_view(request, *args)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
-        with _waiting_its_turn(request):
-            return super().delete_view(request, object_id, extra_context)
+        try:
+            with _waiting_its_turn(request):
+                return super().delete_view(request, object_id, extra_context)
+        except MessageNotEditable:
+            sentence = _("It was not deleted: it was handed over for sending in the meantime.")
+            self.message_user(request, sentence, notices.ERROR)
+            return HttpResponseRedirect(self.page_url(int(unquote(object_id))))
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
@@ -105,7 +115,8 @@ class MessagePage(MessageFields):
         return super().response_change(request, obj)
 
     def _say_that_it_is_a_draft(self, request: HttpRequest, message: OutboundViberMessage) -> None:
-        report(self, request, [message.pk], [(notices.SUCCESS, _("It is saved, and nothing was sent."))])
+        told = [(notices.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
+        tell(self, request, [message.pk], told)
 
     # -- checking while it is written ----------------------------------------------------------------------------------
 
@@ -175,6 +186,7 @@ class MessagePage(MessageFields):
             ("send_selected", self._send_label(request, message)),
             ("cancel_selected", _cancel_label(message)),
             ("refresh_selected", _("Ask eSMS for the status") if can_ask(message) else ""),
+            ("settle_selected", _("Looked up: need not be sent again") if _needs_decision(message) else ""),
         ]
         return [{"action": action, "label": label} for action, label in buttons if label]
 
@@ -210,6 +222,10 @@ def _cancel_label(message: OutboundViberMessage) -> str:
     return _("Cancel this message") if message.status in {Status.DRAFT, Status.QUEUED} else ""
 
 
+def _needs_decision(message: OutboundViberMessage) -> bool:
+    return message.status in {Status.UNKNOWN, Status.SENT} and bool(needing_decision([message.pk]))
+
+
 def _saved(request: HttpRequest) -> OutboundViberMessage | None:
     return getattr(request, "_esms_viber_saved", None)
 
@@ -223,8 +239,19 @@ def _fingerprint(request: HttpRequest, message: OutboundViberMessage) -> str | N
 def _posted_before(request: HttpRequest) -> OutboundViberMessage | None:
     """The message that came first with the form and the content of this request."""
     mark = getattr(request, "_esms_viber_fingerprint", None)
-    if mark is None:
+    return _message_with(mark) if mark else None
+
+
+def _stored_by_a_post_before(request: HttpRequest, response: HttpResponse) -> OutboundViberMessage | None:
+    """As `_posted_before()`, where the form was refused because the message that came first has its dedupe key."""
+    adminform = (getattr(response, "context_data", None) or {}).get("adminform")
+    form_id = request.POST.get(FORM_ID)
+    if not form_id or adminform is None or "dedupe_key" not in adminform.form.errors:
         return None
+    return _message_with(fingerprint(form_id, adminform.form.instance))
+
+
+def _message_with(mark: str) -> OutboundViberMessage | None:
     events = ViberMessageEvent.objects.using(write_alias()).filter(fingerprint=mark)
     event = events.select_related("message").first()
     return event.message if event else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from django.db.models import Max, Q, QuerySet
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
@@ -55,6 +56,8 @@ class Review:
     first: Listing = field(default_factory=Listing)
     again: Listing = field(default_factory=Listing)
     """eSMS took them."""
+    arrived: Listing = field(default_factory=Listing)
+    """Sent again as well, though they, or a resend of them, were delivered."""
     doubtful: Listing = field(default_factory=Listing)
     """Sent again as well, though nobody knows whether eSMS took them."""
     skipped: Listing = field(default_factory=Listing)
@@ -65,19 +68,42 @@ class Review:
     def add(self, messages: Iterable[OutboundViberMessage]) -> None:
         messages = list(messages)
         plan = plan_resend(message for message in messages if not is_repeated(message))
+        resends = _latest_resends(plan.again)
         for message in filter(is_repeated, messages):
             self.skipped.add(message, str(STILL_REPEATED))
         for message in plan.first:
             self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
         for message in plan.again:
-            if message.status == Status.UNKNOWN:
-                self.doubtful.add(message, _what_is_known(message))
+            resend = resends.get(message.pk)
+            if Status.DELIVERED in {message.status, resend and resend.status}:
+                self.arrived.add(message, _what_became_of(resend))
+            elif message.status == Status.UNKNOWN:
+                self.doubtful.add(message, f"{_what_is_known(message)} {_what_became_of(resend)}".rstrip())
             else:
-                self.again.add(message)
+                self.again.add(message, _what_became_of(resend))
         for message, why in plan.skipped:
             self.skipped.add(message, why)
         self.sendable += [message.pk for message in plan.first + plan.again]
         self.charged.update(m.kind for m in plan.first + plan.again if m.kind and not m.sandbox)
+
+
+def _latest_resends(messages: Iterable[OutboundViberMessage]) -> dict[int | None, OutboundViberMessage]:
+    """By the message that was sent again: the latest resend that was delivered or, if none was, the latest of all."""
+    pks = [message.pk for message in messages]
+    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks)
+    found = sorted(resends, key=lambda resend: (resend.status == Status.DELIVERED, resend.pk))
+    return {resend.resend_of_id: resend for resend in found}
+
+
+def _what_became_of(resend: OutboundViberMessage | None) -> str:
+    if resend is None:
+        return ""
+    sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
+    return sentence % {
+        "time": display.moment(resend.created_at),
+        "number": resend.pk,
+        "status": resend.get_status_display(),
+    }
 
 
 def _what_is_known(message: OutboundViberMessage) -> str:
@@ -99,10 +125,10 @@ def review(pks: list[int]) -> Review:
     return found
 
 
-def selected_pks(queryset: QuerySet[OutboundViberMessage]) -> list[int]:
-    """Newest first; one more than may be sent at once where there are too many."""
+def selected_pks(queryset: QuerySet[OutboundViberMessage], *, most: int = MOST_AT_ONCE) -> list[int]:
+    """Newest first; one more than the most where there are too many."""
     rows = queryset.using(write_alias()).order_by("-pk")
-    return list(rows.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
+    return list(rows.values_list("pk", flat=True)[: most + 1])
 
 
 def in_chunks(pks: list[int]) -> Iterator[list[int]]:

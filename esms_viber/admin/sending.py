@@ -45,6 +45,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "sendable": len(found.sendable),
         "first": _shown(model_admin, found.first),
         "again": _shown(model_admin, found.again),
+        "arrived": _shown(model_admin, found.arrived),
         "doubtful": _shown(model_admin, found.doubtful),
         "skipped": _shown(model_admin, found.skipped),
         "viber_queue": queue.obstacles(),

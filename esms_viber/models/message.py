@@ -184,7 +184,8 @@ class OutboundViberMessage(GuardedSave):
         ]
 
     def __str__(self) -> str:
-        return f"{mask_phone(self.phone)} · {self.get_status_display()}"
+        number = f"№ {self.pk} · " if self.pk else ""
+        return f"{number}{mask_phone(self.phone)} · {self.get_status_display()}"
 
     @property
     def kind(self) -> validation.Kind | None:

@@ -111,16 +111,17 @@ class GuardedSave(models.Model):
     def _save_columns(self, columns: set[str], *, using: str | None) -> None:
         if not columns:
             return
-        alias = using or self._state.db
+        # Not where it was loaded from, which may be a replica.
+        alias = using or write_alias()
         rows = cast("type[OutboundViberMessage]", type(self)).objects.using(alias).filter(pk=self.pk)
         with transaction.atomic(using=alias):
             stored = lock(rows).values("status", *columns).first()
             if stored is None:
                 # As Django does: update, or insert what is not there (any more, after a rollback).
-                super().save(force_insert=True, using=using)
+                super().save(force_insert=True, using=alias)
             elif differing := {name for name in columns if stored[name] != self.__dict__[name]}:
                 self._refuse_unless_editable(stored["status"], differing)
-                super().save(force_update=True, using=using, update_fields=differing)
+                super().save(force_update=True, using=alias, update_fields=differing)
         self._note_written(columns, using=alias)
 
     def _refuse_unless_editable(self, status: str, columns: set[str]) -> None:

@@ -129,6 +129,8 @@ def test_a_row_tells_all_of_a_message(root: Client, make: Make) -> None:
         sms_id="d8e0",
         request_id="c0ffee",
         queued_at=when,
+        send_at=when + dt.timedelta(hours=1),
+        expires_at=when + dt.timedelta(hours=2),
         sent_at=when + dt.timedelta(hours=12),
     )
     created = dt.datetime(2026, 11, 24, 7, 4, 59, 999999, tzinfo=dt.UTC)
@@ -150,6 +152,8 @@ def test_a_row_tells_all_of_a_message(root: Client, make: Make) -> None:
         "Meaning of the code": str(describe("104").meaning),
         "Created at": "2026-11-24 14:04:59",
         "Queued at": "2026-11-24 14:05:00",
+        "Send at": "2026-11-24 15:05:00",
+        "Expires at": "2026-11-24 16:05:00",
         "Sent at": "2026-11-25 02:05:00",
         "Completed at": "",
         "SMSID": "d8e0",
@@ -159,6 +163,13 @@ def test_a_row_tells_all_of_a_message(root: Client, make: Make) -> None:
         "Type of related object": "order",
         "Id of related object": str(order.pk),
     }
+
+
+@pytest.mark.parametrize("language", ["en", "vi"])
+def test_no_two_columns_have_one_name(root: Client, language: str) -> None:
+    with translation.override(language):
+        head = text_of(root.get(EXPORT)).strip().split(";" if language == "vi" else ",")
+    assert len(set(head)) == len(head)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +194,7 @@ def test_lines_are_split_where_excel_splits_them(
     make("delivered")
     with translation.override(language):
         head, line, end = text_of(root.get(EXPORT)).split("\r\n")
-    assert head.count(delimiter) == line.count(delimiter) == 22
+    assert head.count(delimiter) == line.count(delimiter) == 24
     assert f'"0901 888 484"{delimiter}"{label}"{delimiter}' in line
     assert end == ""
 

@@ -81,7 +81,7 @@ def test_a_call_tells_code_meaning_remedy_and_duration(root: Client, make: Make)
     message = make("queued")
     attempt(message, code="103", text="Not enough balance", duration_ms=123, applied=True)
     entry = told(root, message)
-    assert "eSMS was called: 103: The balance of the eSMS account is too low. Not enough balance Top up" in entry
+    assert "called, and answered 103: The balance of the eSMS account is too low. Not enough balance Top up" in entry
     assert "moved the status 123 ms Details reach answered" in entry
 
 
@@ -94,11 +94,11 @@ def test_what_did_not_move_the_status_does_not_say_so(root: Client, make: Make) 
 @pytest.mark.parametrize(
     ("reach", "code", "sentence", "advice"),
     [
-        ("answered", "100", "eSMS was called: 100: eSMS accepted the message.", "whether it was delivered is reported"),
-        ("answered", "104", "eSMS was called: 104: ", "Compare the brand name"),
-        ("answered", "124", "eSMS was called: 124: ", "send it again only if it is not there."),
-        ("answered", "105", "eSMS was called: 105: ", "look it up on the eSMS portal."),
-        ("answered", "987", "eSMS was called: 987: Code 987 is not in", "the customer may have it already."),
+        ("answered", "100", "eSMS was called, and answered 100: eSMS accepted", "whether it was delivered is reported"),
+        ("answered", "104", "eSMS was called, and answered 104: ", "Compare the brand name"),
+        ("answered", "124", "eSMS was called, and answered 124: ", "send it again only if it is not there."),
+        ("answered", "105", "eSMS was called, and answered 105: ", "look it up on the eSMS portal."),
+        ("answered", "987", "eSMS was called, and answered 987: Code 987 is not in", "customer may have it already."),
         ("answered_without_code", "", "eSMS was called, and answered without a code.", "It may have been sent."),
         ("no_answer", "", "eSMS was called, and no trustworthy answer came.", "It may have been sent."),
         ("not_connected", "", "eSMS could not be reached.", "This call sent nothing."),
@@ -136,6 +136,18 @@ def test_after_a_doubtful_call_no_remedy_leads_to_a_double(
     assert advice in entry
     assert "Compare" not in entry
     assert "Top up" not in entry
+
+
+@pytest.mark.parametrize("kinds", [("attempt", "callback"), ("callback", "attempt")])
+def test_a_report_settles_a_doubtful_call_whichever_came_first(
+    root: Client, make: Make, kinds: tuple[str, str]
+) -> None:
+    message = make("delivered", request_id="a")
+    for kind in kinds:
+        data = {"reach": "no_answer"} if kind == "attempt" else {"SendStatus": "5", "SendSuccess": "1"}
+        message.events.create(kind=kind, request_id="a", data=data)
+    call = timeline(root, message)[kinds.index("attempt")]
+    assert "What became of it was reported separately." in call
 
 
 def test_doubt_ends_with_the_request_id(root: Client, make: Make) -> None:
@@ -204,8 +216,8 @@ def test_reports_that_were_not_believed_say_why_and_do_not_look_good(
 @pytest.mark.parametrize(
     ("code", "text", "shown"),
     [
-        ("103", "No money", "the status: 103: The balance of the eSMS account is too low. No money Top up"),
-        ("104", "", "the status: 104: eSMS does not know this brand name"),
+        ("103", "No money", "the status, and answered 103: The balance of the eSMS account is too low. No money Top"),
+        ("104", "", "the status, and answered 104: eSMS does not know this brand name"),
         ("", "Timeout", "the status, and gave no trustworthy answer. Timeout by admin"),
     ],
 )
@@ -300,8 +312,8 @@ def test_the_life_of_a_message_reads_as_it_went(root: Client, admin_user: Any) -
     [resend] = resend_viber_messages([message], user=admin_user)
     shown = [
         "It was asked for by admin.",
-        "eSMS was called, and no trustworthy answer came. Time-out What became of it was told later. moved the status",
-        "eSMS was called: 124: eSMS has seen this RequestId before. eSMS has it from an earlier call",
+        "no trustworthy answer came. Time-out What became of it was reported separately. moved the status",
+        "eSMS was called, and answered 124: eSMS has seen this RequestId before. eSMS has it from an earlier call",
         "eSMS reports: delivered, 1,450 đ. moved the status",
         f"Sent again as № {resend.pk}",
     ]

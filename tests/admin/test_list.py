@@ -11,6 +11,8 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.http import urlencode
 
 from esms_viber.models import OutboundViberMessage as Message
@@ -52,6 +54,16 @@ def test_a_row_shows_what_staff_look_for(root: Client, make: Make) -> None:
     ]:
         assert shown in html
     assert "x" * 60 not in html
+
+
+def test_what_waits_for_a_later_time_shows_it(root: Client, make: Make, clock: Any) -> None:
+    soon, past = clock.now() + dt.timedelta(hours=1), clock.now() - dt.timedelta(hours=1)
+    make("queued", send_at=past)
+    make("delivered", send_at=soon)
+    assert "to be sent at" not in root.get(LIST).content.decode()
+    make("queued", send_at=soon)
+    shown = date_format(timezone.localtime(soon), "SHORT_DATETIME_FORMAT")
+    assert root.get(LIST).content.decode().count(f"to be sent at {shown}") == 1
 
 
 @pytest.mark.parametrize("status", Message.Status.values)

@@ -73,9 +73,9 @@ def test_from_a_file_to_the_queue(root: Client) -> None:
     assert shown.context["ready"] == 2
     html = shown.content.decode()
     assert [sample.bubble.text for sample in shown.context["samples"]] == ["Chào Lan", "Chào Minh"]
-    for expected in ["2 messages are ready", "9 characters", "One line cannot be used", "Digits are missing"]:
+    for expected in ["2 messages are ready", "9 characters", "One entry cannot be used", "Digits are missing"]:
         assert expected in html
-    assert "One line repeats a phone" in html
+    assert "One entry repeats a phone" in html
 
     done = press(root, shown, "_confirm")
     assert sorted((sent.phone, sent.content) for sent in outbox) == [
@@ -91,6 +91,7 @@ def test_the_same_list_again_sends_nothing_and_says_so(root: Client) -> None:
     again = review(root)
     assert "2 phones have a message of this campaign already" in again.content.decode()
     assert f'href="{LIST}?campaign=tet&amp;sandbox__exact=0"' in again.content.decode()
+    assert "with the text and brand name that it has. To write to these phones anew" in again.content.decode()
     assert buttons(again) == {"_edit"}
     assert "No message was stored" in told(press(root, again, "_confirm"))
     assert len(outbox) == 2
@@ -141,6 +142,19 @@ def test_the_script_stores_in_parts_and_the_last_part_hands_all_over(root: Clien
     assert "2 messages of the campaign “tet” were stored to be sent." in told(done)
 
 
+def test_who_goes_back_after_a_part_learns_that_it_is_sent_and_where_to_stop_it(root: Client, log_in: LogIn) -> None:
+    untouched = press(root, review(root), "_edit")
+    assert "Nothing is stored or sent yet." in untouched.content.decode()
+    assert told(untouched) == ""
+    back = press(root, review(root), "_edit", new="1500")
+    assert "1,500 messages of this campaign are stored to be sent, with the text as it was. To stop them" in told(back)
+    assert "Nothing is stored or sent yet." not in back.content.decode()
+    waiting = f'<a href="{LIST}?campaign=tet&amp;sandbox__exact=0&amp;status__exact=queued">Show what waits</a>'
+    assert waiting in back.content.decode()
+    blind = log_in("add", "send")
+    assert "<a" not in told(press(blind, review(blind), "_edit", new="1"))
+
+
 def test_a_part_with_nothing_good_in_it_stops_nothing(root: Client) -> None:
     bad = root.post(MANY, FORM | {"phones": "12", "_store": "1"})
     assert (bad.status_code, bad.json()) == (200, {"new": 0})
@@ -183,6 +197,10 @@ def test_an_error_stands_beside_its_field(root: Client, data: dict[str, str], fi
     assert sentence in " ".join(response.context["form"].errors[field])
     assert sentence in response.content.decode()
     assert not Message.objects.exists()
+
+
+def test_phones_that_a_spreadsheet_has_shortened_are_told_as_such(root: Client) -> None:
+    assert "A spreadsheet has shortened" in review(root, **table("Số ĐT,x\n8.49019E+10,\n")).content.decode()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -11,10 +12,11 @@ from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 
+from esms_viber.admin.base import MessageAdminBase
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
-from tests.admin.pages import ADD, LIST, buttons, form_with, offered, page
-from tests.shop.models import Order
+from tests.admin.pages import ADD, LIST, buttons, choose, form_with, offered, page, told
+from tests.shop.models import Order, Voucher
 
 pytestmark = pytest.mark.django_db
 
@@ -57,6 +59,22 @@ def test_the_related_object_is_linked_where_the_admin_has_it(root: Client, make:
 def test_a_related_object_that_is_gone_breaks_nothing(root: Client, make: Make, object_id: str) -> None:
     message = make("sent", content_type=ContentType.objects.get_for_model(Order), object_id=object_id)
     assert object_id in html_of(root, message)
+
+
+def test_a_related_object_that_cannot_name_itself_breaks_nothing(
+    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order.objects.create(phone="1")
+    monkeypatch.setattr(Order, "__str__", lambda self: 1 / 0)
+    kind = ContentType.objects.get_for_model(Order)
+    assert f"order {order.pk}" in html_of(root, make("sent", content_type=kind, object_id=str(order.pk)))
+
+
+def test_the_link_to_a_related_object_with_a_key_of_its_own_leads_there(root: Client, make: Make) -> None:
+    voucher = Voucher.objects.create(code="GIAM_40")
+    html = html_of(root, make("sent", content_type=ContentType.objects.get_for_model(Voucher), object_id=voucher.pk))
+    [link] = set(re.findall(r'href="(/admin/shop/voucher/[^"]+/change/)"', html))
+    assert root.get(link).status_code == 200
 
 
 def test_a_related_model_that_is_gone_breaks_nothing(root: Client, make: Make) -> None:
@@ -192,6 +210,29 @@ def test_what_is_on_its_way_is_not_deleted(
     assert Message.objects.exists() is not bool(goes)
     if not goes:
         assert "cancel it first" in response.content.decode()
+
+
+@pytest.mark.parametrize("how", ["page", "list"])
+def test_what_is_sent_between_the_look_and_the_deletion_stays(
+    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    overtaken, other = make(), make()
+    look = MessageAdminBase.get_deleted_objects
+
+    def overtake(*args: Any) -> Any:
+        found = look(*args)
+        Message.objects.filter(pk=overtaken.pk).update(status="sending")
+        return found
+
+    monkeypatch.setattr(MessageAdminBase, "get_deleted_objects", overtake)
+    if how == "page":
+        response = root.post(f"{LIST}{overtaken.pk}/delete/", {"post": "yes"}, follow=True)
+        assert "It was not deleted" in told(response)
+    else:
+        response = choose(root, "delete_selected", overtaken.pk, other.pk, post="yes")
+        assert "One message was not deleted" in told(response)
+    assert Message.objects.filter(pk=overtaken.pk).exists()
+    assert Message.objects.filter(pk=other.pk).exists() is (how == "page")
 
 
 def test_deleting_needs_djangos_permission(log_in: LogIn, make: Make) -> None:

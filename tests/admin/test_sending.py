@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ from esms_viber.admin import actions
 from esms_viber.gateways.base import Reach, SendResult, StatusResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage as Message
+from esms_viber.monitoring import get_queue_status
 from tests.admin.conftest import Make
 from tests.admin.pages import ADD, LIST, choose, confirm, form_with, offered, page, told
 
@@ -33,7 +35,7 @@ def test_the_question_says_what_would_happen_and_does_nothing(root: Client, make
     question = choose(root, "send_selected", *Message.objects.values_list("pk", flat=True))
     text = text_of(question)
     assert "2 messages will be sent for the first time" in text
-    assert "One message will be sent again<" in text
+    assert "One message will be sent again, though it has arrived" in text
     assert "One message will be sent again, though it may have arrived" in text
     assert "It was tried 3 times, first at" in text
     assert "Read timed out" in text
@@ -57,6 +59,21 @@ def test_yes_sends_them(root: Client, make: Make) -> None:
     copy = Message.objects.get(resend_of=again)
     assert (first.status, copy.status) == ("sent", "sent")
     assert {str(event.user) for event in copy.events.filter(kind="requested")} == {"root"}
+
+
+@pytest.mark.parametrize("status", ["undelivered", "unknown"])
+def test_what_became_of_an_earlier_resend_is_told_before_it_is_sent_once_more(
+    root: Client, make: Make, status: str
+) -> None:
+    served, missed, fresh = make(status), make(status), make("undelivered")
+    arrived, latest = make("delivered", resend_of=served), make("undelivered", resend_of=missed)
+    make("failed", resend_of=served)
+    question = choose(root, "send_selected", served.pk, missed.pk, fresh.pk)
+    text = text_of(question)
+    assert "One message will be sent again, though it has arrived" in text
+    assert f"as № {arrived.pk}: delivered." in text
+    assert f"as № {latest.pk}: undelivered." in text
+    assert text.count("It was sent again before") == 2
 
 
 def test_nothing_to_send_has_no_button(root: Client, make: Make) -> None:
@@ -268,6 +285,54 @@ def test_cancel_tells_what_it_did_and_what_not(root: Client, make: Make, clock: 
     assert repeating.next_attempt_at is None
 
 
+def test_a_list_that_was_sent_by_mistake_can_be_stopped_at_once(
+    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
+    messages = [make("queued").pk for _ in range(3)]
+    assert "3 messages were cancelled." in told(choose(root, "cancel_selected", messages[0], select_across="1"))
+    monkeypatch.setattr(actions, "MOST_CANCELLED", 2)
+    assert "at most 2 messages" in told(choose(root, "cancel_selected", messages[0], select_across="1"))
+
+
+# -- deciding ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_looked_up_asks_for_no_decision_any_more(root: Client, make: Make, clock: Any) -> None:
+    long_ago = clock.now() - dt.timedelta(days=2)
+    doubtful = make("unknown", uncertain_since=clock.now(), attempts=1)
+    without_id = make("sent", sent_at=long_ago)
+    repeated = make("unknown", uncertain_since=clock.now(), next_attempt_at=clock.now())
+    for message in (doubtful, without_id):
+        assert "settle_selected" in offered(root.get(page(message.pk)))
+    for message in (repeated, make("sent", sent_at=clock.now()), make("delivered")):
+        assert "settle_selected" not in offered(root.get(page(message.pk)))
+
+    response = choose(root, "settle_selected", doubtful.pk, without_id.pk, repeated.pk)
+    assert "It is noted that 2 messages need not be sent again." in told(response)
+    assert "There is nothing to decide about it." in told(response)
+    status = get_queue_status()
+    assert (status.undecided, status.unconfirmed, status.needs_a_person) == (0, 0, False)
+    html = root.get(page(doubtful.pk)).content.decode()
+    assert "settle_selected" not in html
+    assert "Looked up: it need not be sent again." in html
+    assert "somebody has looked it up" in html
+    assert [(event.text, str(event.user)) for event in doubtful.events.all()] == [
+        ("Looked up: it need not be sent again.", "root")
+    ]
+    doubtful.refresh_from_db()
+    assert doubtful.status == "unknown"
+    assert "One message will be sent again, though it may have arrived" in text_of(
+        choose(root, "send_selected", doubtful.pk)
+    )
+
+
+def test_a_message_cancelled_before_its_time_tells_that_the_time_is_void(root: Client, make: Make, clock: Any) -> None:
+    message = make("cancelled", send_at=clock.now() + dt.timedelta(days=9))
+    assert "It then goes out at once" in root.get(page(message.pk)).content.decode()
+    assert "It then goes out at once" not in root.get(page(make("cancelled").pk)).content.decode()
+
+
 # -- asking ------------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +409,7 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 18
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 19
 
 
 def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:

@@ -29,7 +29,8 @@ def test_save_as_draft_sends_nothing(root: Client) -> None:
     message = Message.objects.get()
     assert (message.status, message.phone) == ("draft", "+84901888484")
     assert outbox == []
-    assert "nothing was sent" in told(response)
+    [notice] = response.context["messages"]
+    assert "It is saved as a draft, and nothing was sent." in str(notice)
 
 
 @pytest.mark.parametrize("button", ["_save", "_continue", "_addanother", "other"])
@@ -223,6 +224,16 @@ def test_the_same_form_posted_twice_is_one_message(root: Client) -> None:
     assert Message.objects.count() == 1
     assert len(outbox) == 1
     assert "stored once" in told(response)
+
+
+def test_the_same_form_with_a_key_posted_twice_is_told_as_stored_once(root: Client) -> None:
+    data = FORM | {"_form_id": "f" * 32, "_send": "1", "dedupe_key": "order-1", "phone": "84 901.888.484"}
+    root.post(ADD, data)
+    response = root.post(ADD, data, follow=True)
+    assert "stored once" in told(response)
+    other = root.post(ADD, data | {"content": "Other"})
+    assert "dedupe_key" in other.context["adminform"].form.errors
+    assert Message.objects.count() == len(outbox) == 1
 
 
 def test_the_same_form_posted_twice_at_once_is_one_message(root: Client) -> None:

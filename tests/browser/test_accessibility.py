@@ -45,7 +45,7 @@ def _review(page: Any) -> None:
     page.fill("[name=phones]", "0977 123 456, 0977 123 457, 12345, 0977123456")
     page.fill("[name=content]", "Chào bạn")
     page.get_by_role("button", name="Next: look it over").click()
-    page.get_by_text("One line repeats a phone").wait_for()
+    page.get_by_text("One entry repeats a phone").wait_for()
     page.locator("details summary").first.click()
 
 

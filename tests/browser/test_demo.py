@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,56 @@ def test_counters_and_checks_follow_the_typing(visit: Any) -> None:
     assert page.locator("[aria-invalid=true]").count() == 0
 
 
+def test_the_picture_follows_the_typing_of_its_address(visit: Any, demo: str) -> None:
+    page = visit("admin")
+    page.goto(ADD)
+    page.check("[name=kind][value=image]")
+    called: list[str] = []
+    page.on("request", lambda request: called.append(request.url) if request.resource_type == "image" else None)
+    address = page.locator("[name=image_url]")
+    picture = page.locator(".viber-preview [data-part=picture]")
+    half = f"{demo.replace('http:', 'https:')}/static/shop/parcel.p"
+    address.fill(half)
+    picture.locator("p").get_by_text(half).wait_for()
+    address.press_sequentially("ng")
+    picture.locator("img").wait_for()
+    assert address.evaluate("input => input === document.activeElement")
+    assert picture.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        page.fill("[name=phone]", PHONE)
+    assert called == [f"{demo}/static/shop/parcel.png"]
+
+
+def test_a_refused_form_is_gone_on_with_at_its_first_error(visit: Any) -> None:
+    page = visit("admin")
+    page.goto(ADD)
+    page.locator("[name=kind][value=text]:focus").wait_for()
+    page.check("[name=kind][value=image]")
+    page.fill("[name=phone]", PHONE)
+    page.fill("[name=image_url]", "http://shop.example.vn/a.png")
+    page.click("[name=_save]")
+    page.locator("[name=image_url]:focus").wait_for()
+    page.keyboard.press("Space")
+    assert page.locator("[name=kind][value=image]").is_checked()
+    page.fill("[name=phone]", "")
+    page.click("[name=_save]")
+    page.locator("[name=phone]:focus").wait_for()
+
+
+def test_without_an_error_the_chosen_kind_has_the_focus_however_late_django_sets_it(visit: Any) -> None:
+    page = visit("admin")
+
+    def later(route: Any) -> None:
+        time.sleep(0.5)
+        route.continue_()
+
+    page.route("**/admin/js/change_form.js", later)
+    page.goto(f"{ADD}?image_url=https://shop.example.vn/a.png")
+    page.locator("[name=kind][value=image]:focus").wait_for()
+    page.keyboard.press("Space")
+    assert page.locator("[name=image_url]").is_visible()
+
+
 def test_without_scripts_the_form_works(visit: Any) -> None:
     page = visit("admin", java_script_enabled=False)
     page.goto(ADD)
@@ -140,12 +191,13 @@ def test_resending_asks_first_and_sends_a_new_message(visit: Any) -> None:
     page.click("button[name=index], .actions button[type=submit]")
     asked = page.locator("#content").inner_text()
     assert "One message will be sent again" in asked
-    assert "you pay for it a second time" in asked
+    assert "you pay for it once more" in asked
     assert "It may cost about" in asked
     page.click("[type=submit].default")
     assert told(page)
     wait_for_status(page, "delivered")
     page.locator("#result_list tbody tr a").first.click()
+    page.wait_for_load_state()
     assert "Resend of" in page.locator("#content").inner_text()
 
 

@@ -44,10 +44,10 @@ def test_a_file_with_bad_lines_is_looked_over_sent_and_watched(visit: Any, file:
     shown = page.locator("#content").inner_text()
     for expected in [
         "1,000 messages are ready",
-        "2 lines cannot be used",
+        "2 entries cannot be used",
         "This is a landline",
         "The column “tên” is empty.",
-        "One line repeats a phone",
+        "One entry repeats a phone",
     ]:
         assert expected in shown
     assert page.locator(".viber-phone").count() == 3
@@ -92,7 +92,7 @@ def test_a_broken_connection_and_a_login_that_has_ended_are_told_and_gone_on_fro
     send = page.get_by_role("button", name="Yes, send 1,000 messages")
     with page.expect_console_message(lambda message: "ERR_FAILED" in message.text):
         send.click(no_wait_after=True)
-    page.get_by_text("0 of 1003 lines are stored. The connection broke off.").wait_for()
+    page.get_by_text("0 of 1,003 entries are stored; what is stored is sent in any case. The connection").wait_for()
     assert not page.get_by_text("Nothing is stored or sent yet.").is_visible()
     [_noted_by_the_browser_itself] = faults
     faults.clear()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
+from ...amounts import grouped
 from ...delivery import DeliverySummary, Drain
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status
@@ -103,7 +105,7 @@ class Command(BaseCommand):
         ]
         width = max(len(name) for name, _count, _remark in counts)
         for name, count, remark in counts:
-            self._say(f"{name:<{width}}  {count:>7}  {remark}".rstrip())
+            self._say(f"{name:<{width}}  {grouped(count):>7}  {remark}".rstrip())
         for sentence in status.obstacles():
             self._say(self.style.ERROR(sentence))
         for sentence in status.decisions().values():
@@ -115,8 +117,21 @@ def _since(status: QueueStatus) -> str:
     if when is None:
         return ""
     moment = date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
-    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": timesince(when, status.at)}
+    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": _age(status.at - when)}
+
+
+def _age(age: dt.timedelta) -> str:
+    """In the largest unit of which there is one; Django's own `timesince` is English in Vietnamese."""
+    minutes = max(0, age // dt.timedelta(minutes=1))
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if days:
+        return ngettext("one day", "%(count)s days", days) % {"count": grouped(days)}
+    if hours:
+        return ngettext("one hour", "%(count)s hours", hours) % {"count": grouped(hours)}
+    return ngettext("one minute", "%(count)s minutes", minutes) % {"count": grouped(minutes)}
 
 
 def _stuck(count: int) -> str:
-    return _("%(count)d of them by a sender that is gone; the next takes them over") % {"count": count} if count else ""
+    if not count:
+        return ""
+    return _("%(count)s of them by a sender that is gone; the next takes them over") % {"count": grouped(count)}

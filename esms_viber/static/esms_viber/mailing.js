@@ -23,6 +23,11 @@
   /** Thrown with a sentence for the person in front of it. */
   class Trouble extends Error {}
 
+  /** A number as people write it in the language of the page. */
+  function grouped(number) {
+    return number.toLocaleString(document.documentElement.lang || undefined);
+  }
+
   async function store(some) {
     const data = new FormData(form);
     data.set("rows", JSON.stringify([columns, some]));
@@ -64,7 +69,7 @@
   function showTrouble(error) {
     interrupted = true;
     showWork(false);
-    const stored = form.dataset.stored.replace("%(done)s", done).replace("%(all)s", people.length);
+    const stored = form.dataset.stored.replace("%(done)s", grouped(done)).replace("%(all)s", grouped(people.length));
     status.textContent = `${stored} ${error instanceof Trouble ? error.message : form.dataset.again}`;
     confirm.value = form.dataset.goOn;
   }

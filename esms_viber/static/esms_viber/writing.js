@@ -64,6 +64,9 @@
     /** Where a picture can be taken from: this host only, for no other is to learn who looks at it. */
     function localAddress(address) {
       try {
+        if (address.includes("{")) {
+          return ""; // it waits for what a column holds
+        }
         const url = new URL(address);
         const isLocal = url.protocol === "https:" && url.host === location.host && IMAGE.test(url.pathname);
         // One slash: two would name a host.
@@ -73,8 +76,14 @@
       }
     }
 
+    let shown; // the address in the picture's place: not to be loaded again at every pause
+
     function showPicture() {
       const address = value("image_url").trim();
+      if (address === shown) {
+        return;
+      }
+      shown = address;
       const frame = part("picture");
       frame.hidden = !address;
       const local = localAddress(address);
@@ -212,7 +221,25 @@
         }
       }
       clearTimeout(timer);
-      timer = setTimeout(check, PAUSE);
+      timer = setTimeout(pause, PAUSE);
+    }
+
+    function pause() {
+      showPicture();
+      check();
+    }
+
+    // -- where the writing begins -------------------------------------------------------------------------------------
+
+    /** In the first field with an error, else at the chosen kind: Django takes the first, which a space chooses. */
+    function focusFirst() {
+      const active = document.activeElement;
+      if (active !== document.body && !kinds.includes(active)) {
+        return; // somebody writes already
+      }
+      const wrong = [...form.elements].find((input) => input.getAttribute("aria-invalid") && input.offsetParent);
+      const begin = wrong ?? active;
+      (kinds.includes(begin) ? (kinds.find((kind) => kind.checked) ?? begin) : begin).focus();
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -228,7 +255,10 @@
       addBecomes(field("phone"));
     }
     showText();
+    showPicture();
     showCounts();
+    // Not before Django's own script has set the focus, which it may do late.
+    window.addEventListener("load", focusFirst);
     form.addEventListener("input", (event) => {
       showText();
       showCounts();

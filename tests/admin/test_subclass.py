@@ -1,0 +1,69 @@
+"""A site that shows the messages in an admin of its own: another AdminSite, and a subclass that shows less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import path
+
+from esms_viber.admin import OutboundViberMessageAdmin
+from esms_viber.models import OutboundViberMessage as Message
+from tests.admin.conftest import Make
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/office/esms_viber/outboundvibermessage/"
+
+office = admin.AdminSite("office")
+
+
+@admin.register(Message, site=office)
+class OneBrand(OutboundViberMessageAdmin):
+    readonly_fields = ("dedupe_key",)
+    exclude = ("sandbox",)
+
+    def get_queryset(self, request: Any) -> Any:
+        return super().get_queryset(request).filter(brandname="SHOP").distinct()
+
+
+urlpatterns = [path("office/", office.urls)]
+
+
+@pytest.fixture(autouse=True)
+def _office(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+
+
+def test_every_number_is_of_what_the_list_shows(root: Client, make: Make) -> None:
+    make("sent", brandname="SHOP", campaign="tet")
+    make("sent", brandname="OTHER", campaign="tet")
+    make("sent", brandname="OTHER", campaign="secret")
+    for url in (f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
+        response = root.get(url)
+        assert response.context["cards"][0].number.text == "1"
+        assert "secret" not in response.content.decode()
+
+
+@pytest.mark.parametrize("kind", ["undecided", "unconfirmed"])
+def test_the_filters_take_any_queryset(root: Client, kind: str) -> None:
+    assert root.get(f"{LIST}?attention={kind}").status_code == 200
+
+
+def test_fields_can_be_shown_only_or_left_out(root: Client, make: Make) -> None:
+    for url in (f"{LIST}add/", f"{LIST}{make(brandname='SHOP').pk}/change/"):
+        html = root.get(url).content.decode()
+        assert 'name="content"' in html
+        assert 'name="dedupe_key"' not in html
+        assert 'name="sandbox"' not in html
+
+
+def test_the_pages_lead_to_one_another(root: Client, make: Make, admin_user: User) -> None:
+    message = make("sent", brandname="SHOP", campaign="tet")
+    for url in (LIST, f"{LIST}{message.pk}/change/", f"{LIST}overview/", f"{LIST}send-to-many/"):
+        html = root.get(url).content.decode()
+        assert LIST in html
+        assert '="/admin/' not in html
