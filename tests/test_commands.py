@@ -538,9 +538,10 @@ def test_no_more_a_second_than_the_setting_allows(settings, esms):
     times = []
     esms.answer_all(lambda request: times.append(time.monotonic()) or accepted())
     queue(15)
+    began = time.monotonic()
     delivery.deliver_due_messages()
     assert len(times) == 15
-    assert times[-1] - times[0] >= 14 / 20 * 0.9, "never sooner, however fast the machine"
+    assert max(times) - began >= 14 / 20, "never sooner, however fast the machine"
 
 
 def test_a_slow_pace_claims_no_more_than_a_few_seconds_worth(settings, esms):

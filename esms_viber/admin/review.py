@@ -75,7 +75,7 @@ class Review:
             self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
         for message in plan.again:
             resend = resends.get(message.pk)
-            if Status.DELIVERED in {message.status, resend and resend.status}:
+            if _has_arrived(message, resend):
                 self.arrived.add(message, _what_became_of(resend))
             elif message.status == Status.UNKNOWN:
                 self.doubtful.add(message, f"{_what_is_known(message)} {_what_became_of(resend)}".rstrip())
@@ -85,6 +85,17 @@ class Review:
             self.skipped.add(message, why)
         self.sendable += [message.pk for message in plan.first + plan.again]
         self.charged.update(m.kind for m in plan.first + plan.again if m.kind and not m.sandbox)
+
+
+def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
+    """Those that were delivered, or sent again and then delivered."""
+    messages = list(messages)
+    resends = _latest_resends(messages)
+    return {message.pk for message in messages if _has_arrived(message, resends.get(message.pk))}
+
+
+def _has_arrived(message: OutboundViberMessage, resend: OutboundViberMessage | None) -> bool:
+    return Status.DELIVERED in {message.status, resend and resend.status}
 
 
 def _latest_resends(messages: Iterable[OutboundViberMessage]) -> dict[int | None, OutboundViberMessage]:

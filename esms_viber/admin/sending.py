@@ -23,13 +23,16 @@ from ..transactions import in_transaction, lock
 from . import display, queue, reporting
 from .answers import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
 from .base import MessageAdminBase
-from .review import STILL_REPEATED, Listing, Mark, Review, in_chunks, is_repeated, review
+from .review import STILL_REPEATED, Listing, Mark, Review, arrived, in_chunks, is_repeated, review
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
 CONFIRMED = "confirmed"
 """Posted by the confirmation page: the mark of what was seen on it."""
+
+SPARE = "spare_arrived"
+"""Posted by its second button: leave out what has arrived."""
 
 _OVERTAKEN = gettext_lazy("Something happened to it after you were asked: look at it before you send it.")
 
@@ -46,6 +49,8 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "first": _shown(model_admin, found.first),
         "again": _shown(model_admin, found.again),
         "arrived": _shown(model_admin, found.arrived),
+        "not_arrived": len(found.sendable) - found.arrived.count,
+        "spare_name": SPARE,
         "doubtful": _shown(model_admin, found.doubtful),
         "skipped": _shown(model_admin, found.skipped),
         "viber_queue": queue.obstacles(),
@@ -83,23 +88,26 @@ def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
 
 
 def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], mark: Mark) -> None:
-    queued, skipped = in_transaction(lambda: _send(sorted(pks), mark, user_of(request)), repeatable=False)
+    user, spare = user_of(request), SPARE in request.POST
+    queued, skipped = in_transaction(lambda: _send(sorted(pks), mark, user, spare=spare), repeatable=False)
     # The commit has handed them to the dispatcher, and the inline one has sent them by now.
     report(model_admin, request, queued, reporting.left_out(skipped))
 
 
-def _send(pks: list[int], mark: Mark, user: AbstractBaseUser) -> tuple[list[int], Counter[str]]:
+def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) -> tuple[list[int], Counter[str]]:
     """Which were queued, and how many were not for which reason; all of them or, after an error, none."""
     queued: list[int] = []
     skipped: Counter[str] = Counter()
     for chunk in in_chunks(pks):
         rows = list(lock(rows_of(chunk)))
         changed = mark.changed_since(chunk)
-        seen = [row for row in rows if row.pk not in changed and not is_repeated(row)]
+        spared = arrived(rows) - changed if spare else set()
+        seen = [row for row in rows if row.pk not in changed | spared and not is_repeated(row)]
         sent = services.resend_viber_messages(seen, user=user)
         queued += [row.pk for row in sent]
         skipped.update(_why_skipped(seen, sent))
         skipped.update(str(_OVERTAKEN) for _pk in changed)
+        skipped.update(_("It has arrived already.") for _pk in spared)
         skipped.update(str(STILL_REPEATED) for row in rows if row.pk not in changed and is_repeated(row))
     return queued, skipped
 

@@ -76,6 +76,26 @@ def test_what_became_of_an_earlier_resend_is_told_before_it_is_sent_once_more(
     assert text.count("It was sent again before") == 2
 
 
+def test_what_has_arrived_can_be_left_out(root: Client, make: Make) -> None:
+    served, delivered, missed, failed = make("undelivered"), make("delivered"), make("undelivered"), make("failed")
+    make("delivered", resend_of=served)
+    question = choose(root, "send_selected", served.pk, delivered.pk, missed.pk, failed.pk)
+    assert "Send only the 2 that have not arrived" in text_of(question)
+    fields = form_with(question, action="send_selected")["fields"]
+    response = root.post(LIST, fields | {"spare_arrived": "1"}, follow=True)
+    assert set(Message.objects.filter(status="sent").values_list("pk", "resend_of")) == {
+        (failed.pk, None),
+        (Message.objects.get(resend_of=missed).pk, missed.pk),
+    }
+    assert "It has arrived already." in told(response)
+
+
+@pytest.mark.parametrize("statuses", [["delivered"], ["undelivered", "failed"]])
+def test_where_all_or_none_have_arrived_there_is_one_button(root: Client, make: Make, statuses: list[str]) -> None:
+    question = choose(root, "send_selected", *[make(status).pk for status in statuses])
+    assert "spare_arrived" not in question.content.decode()
+
+
 def test_nothing_to_send_has_no_button(root: Client, make: Make) -> None:
     question = choose(root, "send_selected", make("queued").pk)
     assert "Nothing can be sent of what you selected." in text_of(question)
