@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib import messages as notices
-from django.db import models
+from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage, Status
-from ..transactions import in_transaction, lock, write_alias
+from ..transactions import begin_with_write, in_transaction, lock, write_alias
 from . import times
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[OutboundViberMessage]
 else:
     ModelAdmin = admin.ModelAdmin
+
+
+@contextmanager
+def waiting_its_turn(request: HttpRequest) -> Iterator[None]:
+    """For a view whose own transaction would begin with a read, and so on SQLite fail beside another writer."""
+    if request.method != "POST":
+        yield
+        return
+    with transaction.atomic(using=write_alias()):
+        begin_with_write(write_alias())
+        yield
 
 
 class MessageAdminBase(ModelAdmin):
@@ -40,18 +50,11 @@ class MessageAdminBase(ModelAdmin):
         return deletable, counts, lacking, [*protected, *_on_their_way(objs)]
 
     def delete_model(self, request: HttpRequest, obj: OutboundViberMessage) -> None:
-        if in_transaction(lambda: _delete([obj.pk])):
-            raise MessageNotEditable("It is on its way by now.")
+        in_transaction(lambda: _delete([obj.pk]))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]) -> None:
         pks = sorted(queryset.using(write_alias()).order_by().values_list("pk", flat=True))
-        if kept := in_transaction(lambda: _delete(pks)):
-            sentence = ngettext(
-                "One message was not deleted: it was handed over for sending in the meantime.",
-                "%(count)d messages were not deleted: they were handed over for sending in the meantime.",
-                kept,
-            )
-            self.message_user(request, sentence % {"count": kept}, notices.WARNING)
+        in_transaction(lambda: _delete(pks))
 
     def page_url(self, pk: int) -> str:
         return reverse("admin:esms_viber_outboundvibermessage_change", args=[pk], current_app=self.admin_site.name)
@@ -71,13 +74,11 @@ def _is_on_its_way(message: OutboundViberMessage) -> bool:
     return repeated or message.status in {Status.QUEUED, Status.SENDING}
 
 
-def _delete(pks: list[int]) -> int:
-    """Delete those that are not on their way, and tell how many are: since they were looked at, one may be sent."""
-    kept = 0
+def _delete(pks: list[int]) -> None:
+    """All or none: `MessageNotEditable` where one was handed over for sending since somebody looked."""
     rows = OutboundViberMessage.objects.using(write_alias())
     for start in range(0, len(pks), 500):
-        locked = list(lock(rows.filter(pk__in=pks[start : start + 500]).order_by("pk")))
-        free = [message.pk for message in locked if not _is_on_its_way(message)]
-        rows.filter(pk__in=free).delete()
-        kept += len(locked) - len(free)
-    return kept
+        chunk = rows.filter(pk__in=pks[start : start + 500])
+        if any(_is_on_its_way(message) for message in lock(chunk.order_by("pk"))):
+            raise MessageNotEditable("It was handed over for sending in the meantime.")
+        chunk.delete()

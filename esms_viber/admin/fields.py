@@ -51,10 +51,8 @@ class MessageFields(MessageAdminBase):
     form = MessageForm
 
     def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        if self.fieldsets or self.fields:
-            return super().get_fieldsets(request, obj)
-        left_out = self.get_exclude(request, obj) or ()
-        written, terms = (tuple(name for name in names if name not in left_out) for names in (_WRITTEN, _TERMS))
+        left_out = self.get_exclude(request, obj)
+        written, terms = _WRITTEN, tuple(name for name in _TERMS if name not in left_out)
         if obj is not None and not self.has_change_permission(request, obj):
             written, terms = (_filled(obj, tuple(_LOOKED_AT.get(n, n) for n in names)) for names in (written, terms))
         elif obj is not None and obj.status != Status.DRAFT:
@@ -70,7 +68,12 @@ class MessageFields(MessageAdminBase):
         return [happened, *fieldsets, details]
 
     def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        return (*self.readonly_fields, *(_HAPPENED + _DETAILS if obj else ()))
+        shown = [name for name in self.readonly_fields if name not in _WRITTEN]
+        return (*shown, *(_HAPPENED + _DETAILS if obj else ()))
+
+    def get_exclude(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        """A site may leave out or only show any of the terms, but not what the message is made of."""
+        return [name for name in super().get_exclude(request, obj) or () if name not in _WRITTEN]
 
     @admin.display(description=_("kind"))
     def kind_field(self, message: OutboundViberMessage) -> str | None:
@@ -88,7 +91,7 @@ class MessageFields(MessageAdminBase):
     def remedy_field(self, message: OutboundViberMessage) -> str:
         if message.status == Status.UNKNOWN and resends_of(message):
             return gettext("Nothing: it was sent again already, as its timeline tells.")
-        if message.status == Status.UNKNOWN and _is_looked_up(message):
+        if message.status in {Status.UNKNOWN, Status.SENT} and _is_looked_up(message):
             return gettext("Nothing: somebody has looked it up, as its timeline tells.")
         if _had_its_time(message):
             return gettext("To send it again, save and send it. It then goes out at once: its time is void.")

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
+from .answers import not_set_up
 from .kinds import KindField, hold_to_kind, show_limits
 from .times import refuse_past
 
@@ -65,6 +66,8 @@ class MessageForm(BaseForm):
     def _check_fields(self) -> None:
         try:
             self.instance.clean_fields(exclude=self._get_validation_exclusions())  # type: ignore[attr-defined] # as above
+        except ImproperlyConfigured as error:
+            self.add_error(None, not_set_up(error))
         except ValidationError as error:
             self._update_errors(error)  # type: ignore[attr-defined] # as above
 

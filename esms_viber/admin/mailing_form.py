@@ -84,8 +84,8 @@ class MailingForm(forms.Form):
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
         try:
-            get_dispatcher()
             self._check_text() if self._typing else self._check_list()
+            get_dispatcher()
         except ImproperlyConfigured as error:
             logger.exception("the connection to eSMS is not set up")
             self.add_error(None, not_set_up(error))

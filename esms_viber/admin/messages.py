@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib import messages as notices
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext as _
 
+from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage
 from ..phones import phone_search_digits
 from ..transactions import non_atomic_requests
 from ..validation import normalize_text
 from . import figures, mailing, queue
 from .actions import ACTIONS
+from .base import waiting_its_turn
 from .columns import MessageColumns
 from .export import export
 from .filters import AttentionFilter, CampaignFilter
@@ -75,4 +79,16 @@ class OutboundViberMessageAdmin(MessageColumns, MessagePage):
             "viber_send_to_many": self.has_send_permission(request) and self.has_add_permission(request),
             **(extra_context or {}),
         }
+        if "delete_selected" in request.POST.getlist("action"):
+            return self._delete_selected(request, context)
         return super().changelist_view(request, context)
+
+    def _delete_selected(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        try:
+            # In one transaction with what Django logs as deleted.
+            with waiting_its_turn(request):
+                return super().changelist_view(request, context)
+        except MessageNotEditable:
+            sentence = _("Nothing was deleted: something was handed over for sending in the meantime.")
+            self.message_user(request, sentence, notices.ERROR)
+            return HttpResponseRedirect(request.get_full_path())

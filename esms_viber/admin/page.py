@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages as notices
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -22,9 +20,10 @@ from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..polling import can_ask
 from ..resending import needing_decision
 from ..states import WAITING
-from ..transactions import begin_with_write, write_alias
+from ..transactions import write_alias
 from . import queue
 from .answers import FROM_PAGE, report, tell
+from .base import waiting_its_turn
 from .fields import MessageFields
 from .forms import fingerprint
 from .history import MOST_SHOWN, history
@@ -76,12 +75,12 @@ class MessagePage(MessageFields):
         return response
 
     def _changeform_in_turn(self, request: HttpRequest, *args: Any) -> Any:
-        with _waiting_its_turn(request):
+        with waiting_its_turn(request):
             return super().changeform_view(request, *args)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
         try:
-            with _waiting_its_turn(request):
+            with waiting_its_turn(request):
                 return super().delete_view(request, object_id, extra_context)
         except MessageNotEditable:
             sentence = _("It was not deleted: it was handed over for sending in the meantime.")
@@ -197,17 +196,6 @@ class MessagePage(MessageFields):
         if self.has_change_permission(request, message):
             return ""
         return _("Send…") if message.is_editable else _("Send again…")
-
-
-@contextmanager
-def _waiting_its_turn(request: HttpRequest) -> Iterator[None]:
-    """For a view whose own transaction would begin with a read, and so on SQLite fail beside another writer."""
-    if request.method != "POST":
-        yield
-        return
-    with transaction.atomic(using=write_alias()):
-        begin_with_write(write_alias())
-        yield
 
 
 def _as_typed(context: dict[str, Any]) -> OutboundViberMessage:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -57,63 +57,95 @@ class Review:
     again: Listing = field(default_factory=Listing)
     """eSMS took them."""
     arrived: Listing = field(default_factory=Listing)
-    """Sent again as well, though they, or a resend of them, were delivered."""
+    """Sent again as well, though they were delivered, or what they were sent again as."""
     doubtful: Listing = field(default_factory=Listing)
     """Sent again as well, though nobody knows whether eSMS took them."""
     skipped: Listing = field(default_factory=Listing)
     sendable: list[int] = field(default_factory=list)
     charged: Counter[Kind] = field(default_factory=Counter)
     """Of those that would be sent, how many of each kind cost something."""
+    charged_though_arrived: Counter[Kind] = field(default_factory=Counter)
 
     def add(self, messages: Iterable[OutboundViberMessage]) -> None:
         messages = list(messages)
         plan = plan_resend(message for message in messages if not is_repeated(message))
-        resends = _latest_resends(plan.again)
+        families = _families(plan.again)
         for message in filter(is_repeated, messages):
             self.skipped.add(message, str(STILL_REPEATED))
         for message in plan.first:
             self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
         for message in plan.again:
-            resend = resends.get(message.pk)
-            if _has_arrived(message, resend):
-                self.arrived.add(message, _what_became_of(resend))
+            family = families[message.pk]
+            remark = _what_became_of_others(message, family)
+            if _has_arrived(family):
+                self.arrived.add(message, remark)
+                self.charged_though_arrived.update(_charged([message]))
             elif message.status == Status.UNKNOWN:
-                self.doubtful.add(message, f"{_what_is_known(message)} {_what_became_of(resend)}".rstrip())
+                self.doubtful.add(message, f"{_what_is_known(message)} {remark}".rstrip())
             else:
-                self.again.add(message, _what_became_of(resend))
+                self.again.add(message, remark)
         for message, why in plan.skipped:
             self.skipped.add(message, why)
         self.sendable += [message.pk for message in plan.first + plan.again]
-        self.charged.update(m.kind for m in plan.first + plan.again if m.kind and not m.sandbox)
+        self.charged.update(_charged(plan.first + plan.again))
+
+
+def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
+    return Counter(message.kind for message in messages if message.kind and not message.sandbox)
 
 
 def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
-    """Those that were delivered, or sent again and then delivered."""
+    """Those that were delivered, by themselves or as another of the messages that one was sent again as."""
     messages = list(messages)
-    resends = _latest_resends(messages)
-    return {message.pk for message in messages if _has_arrived(message, resends.get(message.pk))}
+    families = _families(messages)
+    return {message.pk for message in messages if _has_arrived(families[message.pk])}
 
 
-def _has_arrived(message: OutboundViberMessage, resend: OutboundViberMessage | None) -> bool:
-    return Status.DELIVERED in {message.status, resend and resend.status}
+def _has_arrived(family: list[OutboundViberMessage]) -> bool:
+    return any(member.status == Status.DELIVERED for member in family)
 
 
-def _latest_resends(messages: Iterable[OutboundViberMessage]) -> dict[int | None, OutboundViberMessage]:
-    """By the message that was sent again: the latest resend that was delivered or, if none was, the latest of all."""
-    pks = [message.pk for message in messages]
-    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks)
-    found = sorted(resends, key=lambda resend: (resend.status == Status.DELIVERED, resend.pk))
-    return {resend.resend_of_id: resend for resend in found}
+def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[OutboundViberMessage]]:
+    """By primary key: the message with what it was sent again from and as, in as many steps as there are."""
+    known = {message.pk: message for message in messages}
+    rows = OutboundViberMessage.objects.using(write_alias())
+    latest = set(known)
+    while wanted := {pk for made in latest if (pk := known[made].resend_of_id) and pk not in known}:
+        known |= {parent.pk: parent for parent in rows.filter(pk__in=wanted)}
+        latest = wanted & known.keys()
+    latest = set(known)
+    while latest:
+        resends = {resend.pk: resend for resend in rows.filter(resend_of__in=latest)}
+        latest = resends.keys() - known.keys()
+        known |= resends
+    families = defaultdict(list)
+    roots = {pk: _root(message, known) for pk, message in sorted(known.items())}
+    for pk, root in roots.items():
+        families[root].append(known[pk])
+    return {pk: families[root] for pk, root in roots.items()}
 
 
-def _what_became_of(resend: OutboundViberMessage | None) -> str:
-    if resend is None:
+def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessage]) -> int:
+    while parent := known.get(message.resend_of_id or 0):
+        message = parent
+    return message.pk
+
+
+def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
+    """Of the one that arrived or, where none did, of the latest resend."""
+    others = [member for member in family if member.pk != message.pk]
+    told = [other for other in others if other.status == Status.DELIVERED or other.pk > message.pk]
+    if not told:
         return ""
-    sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
+    other = max(told, key=lambda member: (member.status == Status.DELIVERED, member.pk))
+    if other.pk < message.pk:
+        sentence = _("It is a resend itself, after № %(number)s of %(time)s: %(status)s.")
+    else:
+        sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
     return sentence % {
-        "time": display.moment(resend.created_at),
-        "number": resend.pk,
-        "status": resend.get_status_display(),
+        "time": display.moment(other.created_at),
+        "number": other.pk,
+        "status": other.get_status_display(),
     }
 
 

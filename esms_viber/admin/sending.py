@@ -55,6 +55,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "skipped": _shown(model_admin, found.skipped),
         "viber_queue": queue.obstacles(),
         "cost": _cost(found),
+        "cost_spared": _cost_without_arrived(found),
         "mark_name": CONFIRMED,
         "mark": mark,
         "action_name": "send_selected",
@@ -80,6 +81,13 @@ def _cost(found: Review) -> str:
     if amount is None:
         return _("What it costs is not known: eSMS has not reported the price of such a message yet.")
     return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}
+
+
+def _cost_without_arrived(found: Review) -> str:
+    if not found.charged_though_arrived or get_settings().SANDBOX:
+        return ""
+    amount = estimate(found.charged - found.charged_though_arrived)
+    return "" if amount is None else _("Without what has arrived, about %(amount)s.") % {"amount": dong(amount)}
 
 
 def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:

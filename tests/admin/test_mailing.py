@@ -292,7 +292,9 @@ def test_a_file_of_phones_alone_is_given_back_as_phones(root: Client) -> None:
 def test_a_dispatcher_that_cannot_be_found_is_named_before_anything_is_stored(root: Client, settings: Any) -> None:
     shown = review(root)
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "no.such.dispatcher"}
-    assert "DISPATCHER" in press(root, shown, "_confirm").content.decode()
+    refused = press(root, shown, "_confirm")
+    assert "DISPATCHER" in refused.content.decode()
+    assert refused.context["form"]["phones"].value() == "0901888484\n0912345678"
     assert "DISPATCHER" in press(root, shown, "_store").json()["error"]
     assert not Message.objects.exists()
 

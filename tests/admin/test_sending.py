@@ -12,6 +12,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
+from django.utils import timezone
 
 from esms_viber.admin import actions
 from esms_viber.gateways.base import Reach, SendResult, StatusResult
@@ -80,7 +81,7 @@ def test_what_has_arrived_can_be_left_out(root: Client, make: Make) -> None:
     served, delivered, missed, failed = make("undelivered"), make("delivered"), make("undelivered"), make("failed")
     make("delivered", resend_of=served)
     question = choose(root, "send_selected", served.pk, delivered.pk, missed.pk, failed.pk)
-    assert "Send only the 2 that have not arrived" in text_of(question)
+    assert "Leave out what has arrived, and send 2 messages" in text_of(question)
     fields = form_with(question, action="send_selected")["fields"]
     response = root.post(LIST, fields | {"spare_arrived": "1"}, follow=True)
     assert set(Message.objects.filter(status="sent").values_list("pk", "resend_of")) == {
@@ -88,6 +89,29 @@ def test_what_has_arrived_can_be_left_out(root: Client, make: Make) -> None:
         (Message.objects.get(resend_of=missed).pk, missed.pk),
     }
     assert "It has arrived already." in told(response)
+
+
+def test_a_resend_of_a_resend_that_arrived_counts_for_all_of_them(root: Client, make: Make) -> None:
+    first = make("undelivered")
+    second = make("undelivered", resend_of=first)
+    beside = make("undelivered", resend_of=first)
+    arrived = make("delivered", resend_of=second)
+    after = make("undelivered", resend_of=arrived)
+    question = choose(root, "send_selected", first.pk, second.pk, beside.pk, after.pk)
+    text = text_of(question)
+    assert "4 messages will be sent again, though they have arrived" in text
+    assert text.count(f"as № {arrived.pk}: delivered.") == 3
+    assert f"It is a resend itself, after № {arrived.pk} of" in text
+    root.post(LIST, form_with(question, action="send_selected")["fields"] | {"spare_arrived": "1"})
+    assert outbox == []
+
+
+def test_what_it_costs_without_what_has_arrived_is_told(root: Client, make: Make) -> None:
+    make("delivered", total_price=Decimal(470), completed_at=timezone.now())
+    question = choose(root, "send_selected", make("delivered").pk, make("undelivered").pk, make("failed").pk)
+    assert "It may cost about 1,410 đ, going by the latest prices. Without what has arrived, about 940 đ." in text_of(
+        question
+    )
 
 
 @pytest.mark.parametrize("statuses", [["delivered"], ["undelivered", "failed"]])
@@ -321,7 +345,7 @@ def test_a_list_that_was_sent_by_mistake_can_be_stopped_at_once(
 def test_what_was_looked_up_asks_for_no_decision_any_more(root: Client, make: Make, clock: Any) -> None:
     long_ago = clock.now() - dt.timedelta(days=2)
     doubtful = make("unknown", uncertain_since=clock.now(), attempts=1)
-    without_id = make("sent", sent_at=long_ago)
+    without_id = make("sent", sent_at=long_ago, code_result="124")
     repeated = make("unknown", uncertain_since=clock.now(), next_attempt_at=clock.now())
     for message in (doubtful, without_id):
         assert "settle_selected" in offered(root.get(page(message.pk)))
@@ -333,10 +357,11 @@ def test_what_was_looked_up_asks_for_no_decision_any_more(root: Client, make: Ma
     assert "There is nothing to decide about it." in told(response)
     status = get_queue_status()
     assert (status.undecided, status.unconfirmed, status.needs_a_person) == (0, 0, False)
+    for message in (doubtful, without_id):
+        assert "somebody has looked it up" in root.get(page(message.pk)).content.decode()
     html = root.get(page(doubtful.pk)).content.decode()
     assert "settle_selected" not in html
     assert "Looked up: it need not be sent again." in html
-    assert "somebody has looked it up" in html
     assert [(event.text, str(event.user)) for event in doubtful.events.all()] == [
         ("Looked up: it need not be sent again.", "root")
     ]
@@ -429,7 +454,7 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 19
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 22
 
 
 def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:

@@ -23,11 +23,11 @@ office = admin.AdminSite("office")
 
 @admin.register(Message, site=office)
 class OneBrand(OutboundViberMessageAdmin):
-    readonly_fields = ("dedupe_key",)
-    exclude = ("sandbox",)
+    readonly_fields = ("dedupe_key", "content")
+    exclude = ("sandbox", "button_label")
 
     def get_queryset(self, request: Any) -> Any:
-        return super().get_queryset(request).filter(brandname="SHOP").distinct()
+        return super().get_queryset(request).filter(brandname="SHOP", events__isnull=False).distinct()
 
 
 urlpatterns = [path("office/", office.urls)]
@@ -39,7 +39,8 @@ def _office(settings: Any) -> None:
 
 
 def test_every_number_is_of_what_the_list_shows(root: Client, make: Make) -> None:
-    make("sent", brandname="SHOP", campaign="tet")
+    message = make("sent", brandname="SHOP", campaign="tet")
+    message.events.create(kind="note"), message.events.create(kind="note")
     make("sent", brandname="OTHER", campaign="tet")
     make("sent", brandname="OTHER", campaign="secret")
     for url in (f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
@@ -54,15 +55,19 @@ def test_the_filters_take_any_queryset(root: Client, kind: str) -> None:
 
 
 def test_fields_can_be_shown_only_or_left_out(root: Client, make: Make) -> None:
-    for url in (f"{LIST}add/", f"{LIST}{make(brandname='SHOP').pk}/change/"):
+    message = make(brandname="SHOP")
+    message.events.create(kind="note")
+    for url in (f"{LIST}add/", f"{LIST}{message.pk}/change/"):
         html = root.get(url).content.decode()
         assert 'name="content"' in html
+        assert 'name="button_label"' in html
         assert 'name="dedupe_key"' not in html
         assert 'name="sandbox"' not in html
 
 
 def test_the_pages_lead_to_one_another(root: Client, make: Make, admin_user: User) -> None:
     message = make("sent", brandname="SHOP", campaign="tet")
+    message.events.create(kind="note")
     for url in (LIST, f"{LIST}{message.pk}/change/", f"{LIST}overview/", f"{LIST}send-to-many/"):
         html = root.get(url).content.decode()
         assert LIST in html

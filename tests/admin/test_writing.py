@@ -186,6 +186,8 @@ def test_with_a_setting_of_the_wrong_type_every_page_says_so(root: Client, make:
     for url in (LIST, ADD, page(message.pk), f"{LIST}send-to-many/", f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
         assert "CONCURRENCY" in root.get(url).content.decode(), url
     assert "CONCURRENCY" in choose(root, "send_selected", message.pk).content.decode()
+    assert root.post(ADD, FORM | {"_check": "1"}).status_code == 200
+    assert "CONCURRENCY" in root.post(ADD, FORM | {"_send": "1"}).content.decode()
 
 
 @pytest.mark.parametrize("button", ["_save", "_send"])
