@@ -409,6 +409,13 @@ def test_asking_tells_of_each(root: Client, make: Make) -> None:
     assert "It has no SMSID" in sentences
 
 
+def test_asking_from_the_lower_bar_of_actions_is_no_deletion(root: Client, make: Make) -> None:
+    message = make("sent", sms_id="1")
+    both = {"action": ["delete_selected", "refresh_selected"], "index": "1", "_selected_action": message.pk}
+    assert root.post(LIST, both).status_code == 302
+    assert message.events.filter(kind="poll").exists()
+
+
 def test_at_most_so_many_are_asked_about(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "MOST_ASKED", 1)
     messages = [make("sent", sms_id="1"), make("sent", sms_id="2")]
