@@ -107,8 +107,10 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         return self.filter(self._looked_up())
 
     def _looked_up(self) -> Exists:
-        events = self.model._meta.get_field("events").related_model._base_manager
-        return Exists(events.filter(message=OuterRef("pk"), data__looked_up=True))
+        event: Any = self.model._meta.get_field("events").related_model
+        # Notes alone: the data of a callback is what somebody else has sent.
+        notes = event._base_manager.filter(message=OuterRef("pk"), kind=event.Kind.NOTE)
+        return Exists(notes.filter(data__looked_up=True))
 
     def for_object(self, related_object: models.Model) -> Self:
         return self.filter(

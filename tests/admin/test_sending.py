@@ -347,11 +347,14 @@ def test_what_was_looked_up_asks_for_no_decision_any_more(root: Client, make: Ma
     doubtful = make("unknown", uncertain_since=clock.now(), attempts=1)
     without_id = make("sent", sent_at=long_ago, code_result="124")
     repeated = make("unknown", uncertain_since=clock.now(), next_attempt_at=clock.now())
-    for message in (doubtful, without_id):
+    called_back = make("unknown", uncertain_since=clock.now())
+    called_back.events.create(kind="callback", data={"looked_up": True})
+    for message in (doubtful, without_id, called_back):
         assert "settle_selected" in offered(root.get(page(message.pk)))
     for message in (repeated, make("sent", sent_at=clock.now()), make("delivered")):
         assert "settle_selected" not in offered(root.get(page(message.pk)))
 
+    called_back.delete()
     response = choose(root, "settle_selected", doubtful.pk, without_id.pk, repeated.pk)
     assert "It is noted that 2 messages need not be sent again." in told(response)
     assert "There is nothing to decide about it." in told(response)
