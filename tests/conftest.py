@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
@@ -14,13 +12,12 @@ from django.utils import timezone
 
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.transactions import begin_with_write
+from tests.clock import SHIFT, Clock, noon, python_path
 
 if TYPE_CHECKING:
     from tests.fake_gateway import FakeGateway
 
 pytest_plugins = ["tests.fake_gateway"]
-
-VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,28 +33,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-class Clock:
-    """The app's clock: ticks as the real one does, from a time of the test's choice."""
-
-    def __init__(self, real_now: Callable[[], dt.datetime]) -> None:
-        self._real_now = real_now
-        self._shift = dt.timedelta()
-
-    def now(self) -> dt.datetime:
-        return self._real_now() + self._shift
-
-    def set(self, when: dt.datetime) -> None:
-        self._shift = when - self._real_now()
-
-    def advance(self, **delta: float) -> None:
-        self._shift += dt.timedelta(**delta)
+@pytest.fixture(scope="session", autouse=True)
+def _clock_of_the_session() -> Iterator[None]:
+    """Noon for what is started for many tests together, such as the demo; each test's own clock begins from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", python_path())
+        patch.setenv(SHIFT, "0")
+        Clock().set(noon())
+        yield
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Noon in Vietnam, so that no test depends on the hour it runs at: repeats end with the Vietnam day."""
-    clock = Clock(timezone.now)
-    clock.set(dt.datetime.now(VIETNAM).replace(hour=12))
+    monkeypatch.setenv(SHIFT, "0")
+    clock = Clock()
+    clock.set(noon())
     monkeypatch.setattr(timezone, "now", clock.now)
     return clock
 

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from esms_viber.balance import Balance, BalanceUnavailable, ask, remembered
-from tests.conftest import Clock
+from tests.clock import Clock
 from tests.fake_gateway import Close, FakeGateway, json_answer
 
 

@@ -178,8 +178,7 @@ execute_from_command_line(["manage.py", "send_viber_messages", *{arguments!r}])
 
 
 def start(url: str, *arguments: str, lease: float = 120, **streams) -> subprocess.Popen[str]:
-    """The command in a process of its own, for whom it is now: the messages are due, whatever the test's clock says."""
-    OutboundViberMessage.objects.queued().update(next_attempt_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    """The command in a process of its own."""
     program = PROGRAM.format(url=url, lease=lease, arguments=arguments)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
     return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=_environment(), text=True, **streams)
@@ -273,9 +272,7 @@ def test_told_twice_it_ends_at_once_and_nothing_is_lost(esms, clock):
     assert process.returncode == -signal.SIGTERM
     assert states()["sending"] >= 4
     esms.answer_all(refused("124"))
-    OutboundViberMessage.objects.filter(uncertain_since__isnull=False).update(uncertain_since=clock.now())
     clock.advance(hours=1)
-    OutboundViberMessage.objects.sending().update(lease_until=clock.now() - dt.timedelta(seconds=1))
     delivery.deliver_due_messages()
     assert states()["sending"] == 0
     first = {request["RequestId"] for request in esms.requests[:4]}
@@ -291,8 +288,6 @@ def test_a_sender_stopped_past_its_lease_and_continued_harms_nothing(esms, clock
         process.send_signal(signal.SIGSTOP)
         taken = {request["RequestId"] for request in esms.requests}
         time.sleep(1.2)
-        # The real clock: its leases are over by it.
-        clock.set(dt.datetime.now(dt.UTC))
         esms.answer_all(lambda request: refused("124") if request["RequestId"] in taken else accepted())
         delivery.deliver_due_messages()
         assert states() == {"sent": 12}
@@ -312,7 +307,6 @@ def test_a_lease_is_kept_through_calls_that_last_longer_than_it(esms, clock):
     esms.answer_all([Wait(3), *accepted()])
     with start(esms.url, lease=0.8) as process:
         wait_until(lambda: len(esms.requests) >= 4, 30)
-        clock.set(dt.datetime.now(dt.UTC))
         for _ in range(8):
             assert delivery.deliver_due_messages().sent == 0, "nobody else takes them"
             time.sleep(0.2)

@@ -20,7 +20,6 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from django.db import connection, connections
 from django.test import Client
-from django.utils import timezone
 
 from esms_viber import claims
 from esms_viber.gateways.base import Reach, SendResult
@@ -103,24 +102,6 @@ def _queue_only(settings):
     yield
     MemoryGateway.reset()
     assert ScriptedGateway.errors == []
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Starts at noon in Vietnam, so that no test meets the end of the day; `clock.advance(minutes=3)`."""
-    return Clock(monkeypatch)
-
-
-class Clock:
-    def __init__(self, monkeypatch):
-        now = timezone.now()
-        vietnam = dt.timezone(dt.timedelta(hours=7))
-        self._offset = now.astimezone(vietnam).replace(hour=12) - now
-        self._real = timezone.now
-        monkeypatch.setattr(timezone, "now", lambda: self._real() + self._offset)
-
-    def advance(self, **duration):
-        self._offset += dt.timedelta(**duration)
 
 
 @pytest.fixture
@@ -524,9 +505,6 @@ def test_message_of_a_sender_killed_in_its_call_is_repeated_under_the_same_reque
     assert message.status == "sending"
     assert [message.request_id] == calls.read_text().split()
 
-    # The other process's clock was the real one.
-    message_claimed = OutboundViberMessage.objects.filter(pk=message.pk)
-    message_claimed.update(uncertain_since=timezone.now(), lease_until=timezone.now() + dt.timedelta(minutes=2))
     assert deliver_due_messages().sent == 0, "its lease still holds"
 
     clock.advance(minutes=3)
@@ -540,7 +518,6 @@ def test_message_of_a_sender_killed_in_its_call_is_repeated_under_the_same_reque
 def test_message_of_a_sender_killed_yesterday_stays_unknown(tmp_path, clock):
     code, output = end_of(start_process(f"send_viber_message('{PHONE}', 'Hello')", tmp_path / "calls", DyingGateway))
     assert code == 9, output
-    OutboundViberMessage.objects.update(uncertain_since=timezone.now())
     clock.advance(days=1)
     deliver_due_messages()
     message = OutboundViberMessage.objects.get()

@@ -13,7 +13,7 @@ from django.utils import timezone
 from esms_viber import figures
 from esms_viber.figures import Day, Figures, Tally, counted, get_campaigns, get_figures, get_progress
 from esms_viber.models import OutboundViberMessage as Message
-from tests.conftest import VIETNAM, Clock
+from tests.clock import VIETNAM, Clock
 
 pytestmark = pytest.mark.django_db
 

@@ -10,7 +10,7 @@ import pytest
 
 from esms_viber.models import OutboundViberMessage
 from esms_viber.services import deliver_due_messages, queue_viber_message, send_viber_message
-from tests.conftest import VIETNAM, Clock
+from tests.clock import VIETNAM, Clock, noon
 from tests.fake_gateway import Close, FakeGateway, accepted, refused
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,7 +44,7 @@ class ForgetfulEsms:
 
 
 def at(clock: Clock, hour: int, minute: int) -> None:
-    clock.set(dt.datetime.now(VIETNAM).replace(hour=hour, minute=minute, second=0, microsecond=0))
+    clock.set(noon().replace(hour=hour, minute=minute))
 
 
 @pytest.mark.parametrize("ahead", [0, 4, -4], ids=["same clock", "gateway 4 min ahead", "gateway 4 min behind"])

@@ -26,7 +26,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import CancelSend, pre_send
-from tests.conftest import VIETNAM
+from tests.clock import noon
 from tests.fake_gateway import (
     Close,
     Drip,
@@ -264,8 +264,7 @@ class TestVietnamDay:
     """eSMS blocks a RequestId within the day: a repeat after midnight could be a second message."""
 
     def _uncertain_at(self, esms, clock, hour: int, minute: int) -> OutboundViberMessage:
-        noon = dt.datetime.now(VIETNAM).replace(hour=hour, minute=minute, second=0)
-        clock.set(noon)
+        clock.set(noon().replace(hour=hour, minute=minute))
         esms.answer([Close()])
         return send_viber_message(PHONE, TEXT)
 
@@ -284,7 +283,7 @@ class TestVietnamDay:
 
     def test_a_first_attempt_after_midnight_is_no_repeat(self, esms, clock, settings):
         _prepare(esms, settings, NO_CONNECTION)
-        clock.set(dt.datetime.now(VIETNAM).replace(hour=23, minute=58))
+        clock.set(noon().replace(hour=23, minute=58))
         message = send_viber_message(PHONE, TEXT)
         clock.advance(minutes=30)
         settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": esms.url}

@@ -14,6 +14,8 @@ from random import randrange
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from django.utils import timezone
+
 from . import rules
 from .behaviour import NORMAL, Answering, Behaviour
 from .conf import Config, get_config
@@ -29,7 +31,7 @@ WAITING, FINISHED, HANDED_OVER = 2, 5, 7
 
 
 def now() -> datetime:
-    return datetime.now(VIETNAM)
+    return timezone.now().astimezone(VIETNAM)
 
 
 @dataclass(slots=True)

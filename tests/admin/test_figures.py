@@ -23,7 +23,7 @@ from esms_viber.admin import display
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
 from tests.admin.pages import LIST, forms, told
-from tests.conftest import Clock
+from tests.clock import Clock
 from tests.fake_gateway import FakeGateway, json_answer
 
 pytestmark = pytest.mark.django_db

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
-from django.utils import timezone
 
 PATIENCE = 60
 """Seconds after which a thing will not happen any more, on a slow machine either."""
@@ -73,10 +71,9 @@ class Workers:
             self._running.append(process)
 
     def _told(self) -> dict[str, Any]:
-        """Database, clock and settings of the test as they are now, for `tests.engines.settings`."""
+        """Database and settings of the test as they are now, for `tests.engines.settings`."""
         return {
             "database": str(connection.settings_dict["NAME"]),
-            "clock": (timezone.now() - dt.datetime.now(dt.UTC)).total_seconds(),
             "settings": {name: getattr(settings, name) for name in ("ESMS_VIBER", *self._engine.settings)},
         }
 

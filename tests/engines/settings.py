@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 from importlib.util import find_spec
-
-from django.utils import timezone
 
 from tests.settings import *  # noqa: F403 - settings
 from tests.settings import DATABASES, INSTALLED_APPS
@@ -19,7 +16,3 @@ globals().update(_test["settings"])
 
 if find_spec("django_rq"):
     INSTALLED_APPS.append("django_rq")  # the command `rqworker`
-
-# The workers' clock is that of the test, noon in Vietnam: what was queued by the one is due by the other.
-_real_now, _shift = timezone.now, dt.timedelta(seconds=_test["clock"])
-timezone.now = lambda: _real_now() + _shift

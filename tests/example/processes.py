@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
+from tests.clock import python_path
+
 ROOT = Path(__file__).resolve().parents[2]
 MANAGE = ROOT / "example_project" / "manage.py"
 SECONDS = 120
@@ -20,7 +22,7 @@ def make_environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ESMS_", "DJANGO_"))}
     return kept | {
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": python_path(ROOT),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         "DATABASE_URL": f"sqlite:///{folder / 'demo.sqlite3'}",
