@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection, transaction
@@ -13,11 +13,7 @@ from django.utils import timezone
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.transactions import begin_with_write
 from tests.clock import SHIFT, Clock, noon, python_path
-
-if TYPE_CHECKING:
-    from tests.fake_gateway import FakeGateway
-
-pytest_plugins = ["tests.fake_gateway"]
+from tests.fake_gateway import PATIENCE, FakeGateway
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,15 +56,32 @@ def _empty_outbox() -> Iterator[None]:
 
 
 @pytest.fixture
+def fake_gateway() -> Iterator[FakeGateway]:
+    server = FakeGateway()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
     """The app set up to talk to the fake gateway over its socket, with the gateway that sites use."""
     settings.ESMS_VIBER = {
         **settings.ESMS_VIBER,
         "GATEWAY": "esms_viber.gateways.esms.EsmsGateway",
         "BASE_URL": fake_gateway.url,
-        "TIMEOUT": (0.5, 0.4),
+        "TIMEOUT": (PATIENCE, PATIENCE),
     }
     return fake_gateway
+
+
+@pytest.fixture
+def clock_of_leases(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The test's clock, by which a run also measures when to renew its claims: no time passes but by `advance()`."""
+    from esms_viber import delivery
+
+    measured = SimpleNamespace(monotonic=lambda: clock.now().timestamp(), sleep=time.sleep)
+    monkeypatch.setattr(delivery, "time", measured)
+    return clock
 
 
 @pytest.fixture
@@ -90,7 +103,7 @@ def another_writer() -> Callable[[], AbstractContextManager[None]]:
 
         thread = threading.Thread(target=write)
         thread.start()
-        assert is_writing.wait(10)
+        assert is_writing.wait(PATIENCE)
         try:
             yield
         finally:

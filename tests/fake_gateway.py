@@ -3,7 +3,8 @@
     fake_gateway.answer(json_answer({"CodeResult": "100"}))         # the next request, then the default again
     fake_gateway.answer_all(lambda request: json_answer({...}))     # every request without an answer of its own
 
-An answer is a sequence of steps: bytes to write, or one of `Wait`, `Drip`, `Hang`, `Reset`, `Close`, `StartTLS`.
+An answer is a sequence of steps: bytes to write, or one of `Wait`, `Until`, `Drip`, `Hang`, `Reset`, `Close` and
+`StartTLS`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-
-import pytest
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,13 @@ class Wait:
     """Do nothing for so many seconds; ends early when the server stops."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class Until:
+    """Do nothing until the test sets the event; ends early when the server stops."""
+
+    event: threading.Event
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class StartTLS:
     context: ssl.SSLContext
 
 
-Step = bytes | Wait | Drip | Hang | Reset | Close | StartTLS
+Step = bytes | Wait | Until | Drip | Hang | Reset | Close | StartTLS
 Answer = Sequence[Step]
 
 
@@ -249,6 +255,9 @@ class FakeGateway:
                     conn.sendall(step)
                 case Wait(seconds):
                     self._stopped.wait(seconds)
+                case Until(event):
+                    while not (event.wait(0.05) or self._stopped.is_set()):
+                        pass
                 case Drip(data, pause):
                     self._drip(conn, data, pause)
                 case Hang():
@@ -291,16 +300,13 @@ def _read_request(conn: socket.socket, number: int) -> Received | None:
     return Received(head + b"\r\n\r\n" + body, method, target, headers, body, number)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+PATIENCE = 60
+"""Seconds after which a thing will not happen any more, on a slow and busy machine either."""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """For what another thread or process does in its own time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
-
-
-@pytest.fixture
-def fake_gateway() -> Iterator[FakeGateway]:
-    server = FakeGateway()
-    yield server
-    server.close()

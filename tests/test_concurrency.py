@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import http.client
 import itertools
 import os
@@ -35,6 +34,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import status_changed
+from tests.fake_gateway import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -131,13 +131,13 @@ def at_once(*calls):
 
     def run(call):
         try:
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             return call()
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(60) for future in [pool.submit(run, call) for call in calls]]
+        return [future.result(PATIENCE) for future in [pool.submit(run, call) for call in calls]]
 
 
 def get(path, parameters):
@@ -196,7 +196,7 @@ def test_200_callbacks_over_http_from_16_threads_lose_none(live_server):
     reports = [f"{live_server.url}{path}?{urlencode(DELIVERED)}" for path in send_many(200)]
 
     def fetch(url):
-        with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)) as server:
+        with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)) as server:
             server.request("GET", url.removeprefix(live_server.url))
             return server.getresponse().status
 
@@ -402,7 +402,7 @@ from esms_viber.signals import pre_send
 def end_of(process):
     with process:
         try:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -453,8 +453,7 @@ def test_message_is_cancelled_or_sent_and_never_both(settings):
 
     def cancel():
         cancelled = []
-        while not outbox:
-            time.sleep(0.001)
+        wait_until(lambda: outbox)
         for start in range(115, -1, -5):
             cancelled += cancel_viber_messages(messages[start : start + 5])
             time.sleep(0.005)
@@ -481,8 +480,7 @@ def test_people_who_press_buttons_while_a_batch_is_sent_neither_stop_it_nor_lose
             done.set()
 
     def press():
-        while not outbox:
-            time.sleep(0.001)
+        wait_until(lambda: outbox)
         while not done.is_set():
             assert cancel_viber_messages(messages) == []
             time.sleep(0.002)
@@ -555,11 +553,11 @@ class TwoSenders:
     def __call__(self, outgoing):
         self.calls += 1
         if self.calls == 1:
-            assert self.taken_over.wait(20)
+            assert self.taken_over.wait(PATIENCE)
             return self.first
         if self.early:
             self.taken_over.set()
-            assert self.first_recorded.wait(20)
+            assert self.first_recorded.wait(PATIENCE)
         return self.second
 
     def run(self, settings, clock):
@@ -573,8 +571,7 @@ class TwoSenders:
                 self.first_recorded.set()
 
         def second_sender():
-            while not self.calls:
-                time.sleep(0.01)
+            wait_until(lambda: self.calls)
             clock.advance(minutes=3)
             deliver_due_messages()
             self.taken_over.set()
@@ -626,15 +623,16 @@ def test_100_for_the_first_sender_counts_though_the_repeat_on_the_wire_ends_othe
     assert len(outbox) == 2, "nothing is sent again that was taken"
 
 
-def test_lease_is_renewed_while_a_call_takes_long(settings, monkeypatch):
-    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
+def test_lease_is_renewed_while_a_call_takes_longer_than_it(settings, clock_of_leases):
     others = []
 
     def slow(outgoing):
+        row = OutboundViberMessage.objects.filter(request_id=outgoing.request_id)
         for _ in range(4):
-            time.sleep(0.5)
-            if not outbox:
-                others.append(deliver_due_messages())
+            before = row.get().lease_until
+            clock_of_leases.advance(seconds=claims.LEASE.total_seconds() / 2)
+            wait_until(lambda before=before: row.get().lease_until > before)
+            others.append(deliver_due_messages())
         return answered("100")
 
     _start(slow, settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,20 +24,21 @@ from esms_viber.services import (
     resend_viber_messages,
     send_viber_message,
 )
-from esms_viber.signals import CancelSend, pre_send
+from esms_viber.signals import CancelSend, pre_send, status_changed
 from tests.clock import noon
 from tests.fake_gateway import (
+    PATIENCE,
     Close,
     Drip,
     Hang,
     Reset,
-    Wait,
     accepted,
     echo,
     http_answer,
     json_answer,
     redirect,
     refused,
+    wait_until,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -100,6 +100,10 @@ OUTCOMES = {
 }
 
 
+NEVER_COMPLETE = [OUTCOMES["time-out"][0], OUTCOMES["dripping for ever"][0]]
+"""Answers that only a short time-out ends."""
+
+
 def _closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -111,6 +115,8 @@ def _prepare(esms, settings, answer) -> None:
         settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": url}
     else:
         esms.answer(answer)
+    if answer in NEVER_COMPLETE:
+        settings.ESMS_VIBER = {**settings.ESMS_VIBER, "TIMEOUT": (PATIENCE, 0.4)}
 
 
 def _check(message: OutboundViberMessage, end: End) -> None:
@@ -331,28 +337,29 @@ def test_a_probe_that_a_receiver_vetoes_is_no_probe(esms, settings):
     assert len(esms.requests) == 1
 
 
-def test_slow_receivers_do_not_outlast_the_claim(esms, settings, monkeypatch):
-    """Another sender looks for work all the while."""
+@pytest.mark.parametrize("signal", [pre_send, status_changed], ids=["pre_send", "status_changed"])
+def test_slow_receivers_do_not_outlast_the_claim(esms, settings, clock_of_leases, signal):
+    """All of a claim takes longer than its lease, and another sender looks for work all the while."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(10)])
-    asked, others = [], []
+    told, others = [], []
 
-    def slow(message, **kwargs):
-        asked.append(message.pk)
+    def slow(message, new_status="", **kwargs):
+        told.append((message.pk, new_status))
         if threading.current_thread() is not threading.main_thread():
             return
+        clock_of_leases.advance(seconds=claims.LEASE.total_seconds() / 3)
         with ThreadPoolExecutor(1) as other:
             others.append(other.submit(_deliver_elsewhere).result())
-        time.sleep(0.2)
 
-    pre_send.connect(slow)
+    signal.connect(slow)
     try:
         assert deliver_due_messages().sent == 10
     finally:
-        pre_send.disconnect(slow)
-    assert len(asked) == len(set(asked)) == 10
-    assert others == [0] * 10
+        signal.disconnect(slow)
+    assert len(told) == len(set(told)) == (10 if signal is pre_send else 20)
+    assert set(others) == {0}
+    assert len(esms.requests) == 10
 
 
 def _deliver_elsewhere() -> int:
@@ -376,22 +383,20 @@ def test_a_message_taken_over_while_receivers_are_asked_is_left_to_the_other(esm
     assert (message.status, message.claim_id, message.uncertain_since) == ("sending", "another", None)
 
 
-def test_a_message_taken_over_while_it_waits_for_its_turn_is_not_called_for(esms, settings, monkeypatch):
+def test_a_message_taken_over_while_it_waits_for_its_turn_is_not_called_for(esms, settings, clock_of_leases):
     """The claim is looked at when it is renewed; a lease that was lost does not come back."""
-    settings.ESMS_VIBER = {
-        **settings.ESMS_VIBER,
-        "DISPATCHER": "esms_viber.dispatch.queue_only",
-        "CONCURRENCY": 1,
-        "TIMEOUT": (1, 5),
-    }
-    monkeypatch.setattr(claims, "LEASE", dt.timedelta(seconds=0.8))
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only", "CONCURRENCY": 1}
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(number)) for number in range(3)])
 
     def take_the_others(request):
-        others = OutboundViberMessage.objects.sending().exclude(request_id=request["RequestId"])
+        sending = OutboundViberMessage.objects.sending()
+        others = sending.exclude(request_id=request["RequestId"])
         others.update(claim_id="another", lease_until=timezone.now() + dt.timedelta(hours=1))
+        before = sending.get(request_id=request["RequestId"]).lease_until
+        clock_of_leases.advance(seconds=claims.LEASE.total_seconds() / 2)
+        wait_until(lambda: sending.get(request_id=request["RequestId"]).lease_until > before)
         connection.close()
-        return [Wait(1.2), *accepted()]
+        return accepted()
 
     esms.answer(take_the_others)
     assert deliver_due_messages().sent == 1
@@ -484,17 +489,18 @@ def test_no_more_calls_in_one_process_than_the_setting_allows(settings):
 
 
 class CountingGateway(MemoryGateway):
-    """Notes how many calls are in flight at the same time."""
+    """Notes how many calls are in flight at the same time; a call ends when another one has met it."""
 
     now = most = 0
     lock = threading.Lock()
+    meeting = threading.Barrier(2)
 
     def send(self, message):
         kind = type(self)
         with kind.lock:
             kind.now += 1
             kind.most = max(kind.most, kind.now)
-        time.sleep(0.05)
+        kind.meeting.wait(PATIENCE)
         with kind.lock:
             kind.now -= 1
         return super().send(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
@@ -21,7 +21,7 @@ from esms_viber.models import OutboundViberMessage
 from esms_viber.polling import refresh_due_messages
 from esms_viber.services import deliver_due_messages, queue_viber_messages, refresh_viber_messages, send_viber_message
 from esms_viber.testing import play_callback
-from tests.fake_gateway import Close, accepted, json_answer
+from tests.fake_gateway import PATIENCE, Close, accepted, json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -137,22 +137,15 @@ def test_many_are_asked_about_at_the_same_time(settings, clock):
     clock.advance(minutes=6)
     summary = refresh_due_messages()
     assert summary.undecided == 24
-    assert MeetingGateway.most > 1
 
 
 class MeetingGateway(MemoryGateway):
-    """Notes how many are in it at the same time."""
+    """Answers two at a time: one alone would wait in vain."""
 
-    now = most = 0
+    meeting = threading.Barrier(2)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
-        kind = type(self)
-        with self._lock:
-            kind.now += 1
-            kind.most = max(kind.most, kind.now)
-        time.sleep(0.02)
-        with self._lock:
-            kind.now -= 1
+        self.meeting.wait(PATIENCE)
         return super().fetch_status(sms_id)
 
 
@@ -235,13 +228,35 @@ def test_an_answer_about_another_message_changes_nothing(esms, clock):
 
 
 def test_told_to_stop_it_asks_about_no_more(settings, clock):
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.MeetingGateway", "CONCURRENCY": 1}
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.HoldingGateway", "CONCURRENCY": 1}
     send(40)
     clock.advance(minutes=6)
-    done = []
-    summary = refresh_due_messages(should_stop=lambda: bool(done) or done.append(True))
-    assert summary.undecided < 20
-    assert summary.left == 40 - summary.undecided
+    told = []
+
+    def should_stop() -> bool:
+        if HoldingGateway.asked < 5:
+            return False
+        if told:
+            # It has been told before, and answers come only now.
+            HoldingGateway.released.set()
+        told.append(True)
+        return True
+
+    summary = refresh_due_messages(should_stop=should_stop)
+    assert (summary.undecided, summary.left) == (5, 35)
+
+
+class HoldingGateway(MemoryGateway):
+    """Answers the fifth query when it is told to."""
+
+    asked = 0
+    released = threading.Event()
+
+    def fetch_status(self, sms_id: str) -> StatusResult:
+        HoldingGateway.asked += 1
+        if HoldingGateway.asked == 5:
+            self.released.wait(PATIENCE)
+        return super().fetch_status(sms_id)
 
 
 def test_a_gateway_that_raises_ends_nothing_but_its_query(settings, clock, caplog):

@@ -34,6 +34,7 @@ from esms_viber.services import (
     resend_viber_messages,
     send_viber_message,
 )
+from tests.fake_gateway import PATIENCE
 from tests.shop.models import Order
 
 PHONE, OTHER_PHONE, TEXT = "+84901888484", "+84912345678", "Xin chào"
@@ -404,7 +405,7 @@ def test_callers_who_wait_for_one_with_their_key_that_is_rolled_back_get_one_row
 
     def work(index: int) -> OutboundViberMessage | None:
         if index:
-            first_is_in.wait(10)
+            first_is_in.wait(PATIENCE)
             return verb(PHONE, TEXT, dedupe_key="order-17")
         with transaction.atomic():
             queue_viber_message(PHONE, TEXT, dedupe_key="order-17")

@@ -19,8 +19,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-PATIENCE = 60
-"""Seconds after which a thing will not happen any more, on a slow machine either."""
+from tests.fake_gateway import PATIENCE
 
 
 class Engine:

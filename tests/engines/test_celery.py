@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import EngineTests, TimeLimitTests
-from tests.engines.engine import PATIENCE, Engine, need
+from tests.engines.engine import Engine, need
 from tests.fake_gateway import wait_until
 
 BROKER = "amqp://guest:guest@127.0.0.1:5672//"
@@ -90,7 +90,7 @@ def engine(rabbitmq: None) -> Iterator[CeleryEngine]:
     yield CeleryEngine()
     with _queue() as queue:
         # What a killed worker had taken is back in the queue when RabbitMQ has noticed that it is gone.
-        wait_until(lambda: queue.queue_declare().consumer_count == 0, PATIENCE)
+        wait_until(lambda: queue.queue_declare().consumer_count == 0)
         queue.purge()
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engines.cases import EngineTests, TimeLimitTests
-from tests.engines.engine import PATIENCE, Engine, need
+from tests.engines.engine import Engine, need
+from tests.fake_gateway import PATIENCE
 
 
 class RqEngine(Engine):
