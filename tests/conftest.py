@@ -12,13 +12,12 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.transactions import begin_with_write
 
 if TYPE_CHECKING:
     from tests.fake_gateway import FakeGateway
 
-pytest_plugins = ["tests.fake_gateway"]
+pytest_plugins = ["tests.fake_gateway", "esms_viber.pytest_plugin"]
 
 VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
 
@@ -60,12 +59,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock.set(dt.datetime.now(VIETNAM).replace(hour=12))
     monkeypatch.setattr(timezone, "now", clock.now)
     return clock
-
-
-@pytest.fixture(autouse=True)
-def _empty_outbox() -> Iterator[None]:
-    yield
-    MemoryGateway.reset()
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from esms_viber.exceptions import GatewayRefused
 from esms_viber.gateways.base import Reach
 from esms_viber.services import send_viber_message
-from esms_viber.testing import answer_next, outbox, play_callback, viber_outbox  # noqa: F401 - a fixture
+from esms_viber.testing import answer_next, outbox, play_callback
 
 pytestmark = pytest.mark.django_db
 
 
-def test_the_fixture_keeps_what_is_sent_whatever_gateway_the_site_has(settings, viber_outbox):  # noqa: F811
+def test_the_fixture_keeps_what_is_sent_whatever_gateway_the_site_has(settings, viber_outbox):
     message = send_viber_message("0901 888 484", "Xin chào")
     assert [sent.request_id for sent in viber_outbox] == [message.request_id]
 
