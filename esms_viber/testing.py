@@ -1,8 +1,8 @@
 """For the tests of sites: what was sent, what eSMS is to answer, and the reports it would send.
 
-In a test run nothing leaves: the memory gateway takes the place of `EsmsGateway` and keeps what it is given in `outbox`,
-which is empty at the start of each test. A test that is to call a gateway all the same, for example a simulator of its
-own, overrides `ESMS_VIBER` with a dict that names `GATEWAY`.
+In a test run nothing leaves: the memory gateway takes the place of `EsmsGateway`, and `outbox` holds what the running
+test has sent. A test that is to call a gateway all the same, for example a simulator of its own, overrides `ESMS_VIBER`
+with a dict that names `GATEWAY`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import hypothesis
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from tests.fake_gateway import FakeGateway
 
 pytest_plugins = ["tests.fake_gateway", "esms_viber.pytest_plugin"]
+
+# Whether a test passes must not depend on how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
 
