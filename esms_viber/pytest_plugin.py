@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,16 +42,20 @@ def _viber_outbox_is_empty() -> Iterator[None]:
 @pytest.fixture
 def viber_outbox(request: pytest.FixtureRequest) -> Iterator[PerTestList[OutgoingMessage]]:
     """What was sent in this test, whatever gateway the settings name: nothing leaves."""
-    from django.conf import settings
     from django.test import override_settings
 
     from .testing import outbox
 
-    changed = {**getattr(settings, "ESMS_VIBER", {}), "GATEWAY": "esms_viber.gateways.memory.MemoryGateway"}
     if request.config.pluginmanager.has_plugin("django"):
         # By its own fixture, because overrides must end in the reverse order, and the test may use it as well.
-        request.getfixturevalue("settings").ESMS_VIBER = changed
+        request.getfixturevalue("settings").ESMS_VIBER = _with_memory_gateway()
         yield outbox
     else:
-        with override_settings(ESMS_VIBER=changed):
+        with override_settings(ESMS_VIBER=_with_memory_gateway()):
             yield outbox
+
+
+def _with_memory_gateway() -> dict[str, Any]:
+    from django.conf import settings
+
+    return {**getattr(settings, "ESMS_VIBER", {}), "GATEWAY": "esms_viber.gateways.memory.MemoryGateway"}

@@ -48,18 +48,21 @@ def get_gateway() -> BaseGateway:
         return holder.gateway
 
 
-_sites_own: object = None
+_site_settings: object = None
 
 
 def remember_settings() -> None:
-    """Note which dict is the site's own, to know a test's override from it; the first call in a process counts."""
-    global _sites_own
-    if _sites_own is None:
-        _sites_own = getattr(settings, "ESMS_VIBER", {})
+    """Note which dict is the site's own, so that a test's override can be told from it."""
+    global _site_settings
+    # Once in a process, because an override of INSTALLED_APPS loads the apps again, maybe inside of one of ESMS_VIBER.
+    if _site_settings is None:
+        _site_settings = getattr(settings, "ESMS_VIBER", {})
 
 
 def _test_names_gateway() -> bool:
-    return "GATEWAY" in (found := getattr(settings, "ESMS_VIBER", {})) and found is not _sites_own
+    # Twice asked for, because a traceback shows local variables, and this one would hold the keys.
+    is_override = getattr(settings, "ESMS_VIBER", {}) is not _site_settings
+    return is_override and "GATEWAY" in getattr(settings, "ESMS_VIBER", {})
 
 
 def _gateway_class(path: str) -> type[BaseGateway]:
