@@ -11,3 +11,6 @@ class EsmsViberConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks, receivers  # noqa: F401 - importing registers them
+        from .gateways import remember_settings
+
+        remember_settings()

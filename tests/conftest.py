@@ -6,14 +6,22 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.transactions import begin_with_write
 from tests.clock import SHIFT, Clock, noon, python_path
 from tests.fake_gateway import PATIENCE, FakeGateway
+
+pytest_plugins = ["esms_viber.pytest_plugin"]
+
+# Whether a test passes must not depend on how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,12 +55,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock.set(noon())
     monkeypatch.setattr(timezone, "now", clock.now)
     return clock
-
-
-@pytest.fixture(autouse=True)
-def _empty_outbox() -> Iterator[None]:
-    yield
-    MemoryGateway.reset()
 
 
 @pytest.fixture

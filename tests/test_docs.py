@@ -160,6 +160,7 @@ def _layer(module: str) -> int | None:
         ("esms_viber.services", "esms_viber.mailings"),
         ("esms_viber.admin", "esms_viber.views", "esms_viber.urls", "esms_viber.management", "esms_viber.receivers"),
         ("esms_viber.checks", "esms_viber.apps", "esms_viber.testing"),
+        ("esms_viber.pytest_plugin",),
     ]
     for number, names in enumerate(layers):
         if any(module == name or module.startswith(name + ".") for name in names):

@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
-from collections import deque
+from collections.abc import MutableSequence
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
 from .esms import usual_query_length
 
-outbox: list[OutgoingMessage] = []
-"""Every message given to a `MemoryGateway` of this process, oldest first."""
+T = TypeVar("T")
+
+
+def running_test() -> object | None:
+    """Something that is another object in each of Django's test cases; None outside of a test run."""
+    # `setup_test_environment()` makes `mail.outbox`, and each test case replaces it. A staging site whose e-mails go to
+    # the locmem backend has an outbox too, so `django.test` must have been imported as well.
+    if "django.test" not in sys.modules:
+        return None
+    return getattr(sys.modules.get("django.core.mail"), "outbox", None)
+
+
+class PerTestList(MutableSequence[T]):
+    """A list that is empty at the start of each test: it empties itself when it is used in another one."""
+
+    def __init__(self) -> None:
+        self._items: list[T] = []
+        self._test: object | None = None
+        self._lock = threading.Lock()
+
+    def _current(self) -> list[T]:
+        test = running_test()
+        with self._lock:
+            if test is not self._test:
+                self._items, self._test = [], test
+            return self._items
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        return self._current()[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._current()[index] = value
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self._current()[index]
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def insert(self, index: int, value: T) -> None:
+        self._current().insert(index, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._current() == (list(other) if isinstance(other, PerTestList) else other)
+
+    __hash__ = None  # type: ignore[assignment]  # as that of a list: what is in it changes
+
+    def __repr__(self) -> str:
+        return repr(self._current())
+
+
+outbox: PerTestList[OutgoingMessage] = PerTestList()
+"""Every message given to a `MemoryGateway` of this process in the running test, oldest first."""
 
 
 class MemoryGateway(BaseGateway):
     """Answers every message with code 100 and an SMSID of its own, unless `answers` holds something else."""
 
-    answers: ClassVar[deque[SendResult]] = deque()
+    answers: ClassVar[PerTestList[SendResult]] = PerTestList()
     """Results for the next sends, in order; shared by all instances, as `outbox` is."""
-    statuses: ClassVar[deque[StatusResult]] = deque()
+    statuses: ClassVar[PerTestList[StatusResult]] = PerTestList()
     """Results for the next status queries, in order."""
     balance: ClassVar[BalanceResult] = BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(1_000_000))
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -29,7 +85,7 @@ class MemoryGateway(BaseGateway):
         with self._lock:
             outbox.append(message)
             if self.answers:
-                return self.answers.popleft()
+                return self.answers.pop(0)
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=f"memory-{uuid.uuid4().hex}", http_status=200)
 
     def query_length(self, message: OutgoingMessage) -> int:
@@ -40,7 +96,7 @@ class MemoryGateway(BaseGateway):
         """Unless scripted, status 7: handed over, no report yet."""
         with self._lock:
             if self.statuses:
-                return self.statuses.popleft()
+                return self.statuses.pop(0)
         return StatusResult(reach=Reach.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
 
     def fetch_balance(self) -> BalanceResult:

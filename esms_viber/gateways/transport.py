@@ -118,6 +118,8 @@ class Transport:
             response = self._adapter.send(
                 request, stream=True, timeout=self._timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
             )
+            # An answer proves it; where a test registers one with `responses`, no connection has marked the call.
+            call.left = True
             status, content_type = response.status_code, response.headers.get("Content-Type", "")
             return status, content_type, _read_body(response), ""
         except _BadBody as error:

@@ -113,13 +113,6 @@ def test_an_error_page_that_repeats_the_url(gateway: EsmsGateway, fake_gateway: 
     assert (result.reach, result.text) == (Reach.NO_ANSWER, "The answer is not a JSON object · HTTP 500 · text/html")
 
 
-@pytest.mark.parametrize("status", [200, 302, 400, 500])
-def test_a_code_counts_whatever_the_status(gateway: EsmsGateway, fake_gateway: FakeGateway, status: int) -> None:
-    fake_gateway.answer(json_answer({"CodeResult": "104"}, status=status))
-    result = gateway.send(make_message())
-    assert (result.reach, result.code, result.http_status) == (Reach.ANSWERED, "104", status)
-
-
 @pytest.mark.parametrize(
     "answer",
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,13 +16,6 @@ from esms_viber.gateways.memory import MemoryGateway
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_gateway, make_message
 
 CONF = ViberSettings(API_KEY=API_KEY, SECRET_KEY=SECRET_KEY)
-
-
-@pytest.fixture(autouse=True)
-def _empty_memory() -> Iterator[None]:
-    MemoryGateway.reset()
-    yield
-    MemoryGateway.reset()
 
 
 def test_the_console_shows_the_message_and_no_key(capsys: pytest.CaptureFixture[str]) -> None:

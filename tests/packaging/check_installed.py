@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib import metadata, resources
 
 import django
 from django.conf import settings
@@ -31,6 +31,9 @@ for folder, suffix in (("templates", ".html"), ("static", ".css")):
     assert list((resources.files("esms_viber") / folder).rglob("*" + suffix)), (
         f"no {suffix} under {folder} in the wheel"
     )
+
+(plugin,) = metadata.distribution("django-esms-viber").entry_points.select(group="pytest11")
+assert (resources.files("esms_viber") / f"{plugin.module.removeprefix('esms_viber.')}.py").is_file()
 
 call_command("migrate", verbosity=0)
 

@@ -1,0 +1,61 @@
+"""For the tests of sites that run pytest: each begins with an empty outbox, and nothing leaves.
+
+pytest loads this in every run on a machine where the package is installed, so it imports Django only where a site has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .gateways.base import OutgoingMessage
+    from .gateways.memory import PerTestList
+
+
+def _app_is_there() -> bool:
+    django_apps = sys.modules.get("django.apps")
+    return django_apps is not None and django_apps.apps.ready and django_apps.apps.is_installed("esms_viber")
+
+
+@pytest.fixture(autouse=True)
+def _viber_outbox_is_empty() -> Iterator[None]:
+    if not _app_is_there():
+        yield
+        return
+    from django.core import mail
+
+    from .testing import reset
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not hasattr(mail, "outbox"):
+            # Without pytest-django nothing shows that this is a test, and the message would be sent for real.
+            patch.setattr(mail, "outbox", [], raising=False)
+        # pytest-django clears Django's outbox and keeps the list, by which ours would know another test.
+        reset()
+        yield
+
+
+@pytest.fixture
+def viber_outbox(request: pytest.FixtureRequest) -> Iterator[PerTestList[OutgoingMessage]]:
+    """What was sent in this test, whatever gateway the settings name: nothing leaves."""
+    from django.test import override_settings
+
+    from .testing import outbox
+
+    if request.config.pluginmanager.has_plugin("django"):
+        # By its own fixture, because overrides must end in the reverse order, and the test may use it as well.
+        request.getfixturevalue("settings").ESMS_VIBER = _with_memory_gateway()
+        yield outbox
+    else:
+        with override_settings(ESMS_VIBER=_with_memory_gateway()):
+            yield outbox
+
+
+def _with_memory_gateway() -> dict[str, Any]:
+    from django.conf import settings
+
+    return {**getattr(settings, "ESMS_VIBER", {}), "GATEWAY": "esms_viber.gateways.memory.MemoryGateway"}
