@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 from esms_viber.gateways.base import OutgoingMessage
 from esms_viber.gateways.esms import EsmsGateway
+from tests.fake_gateway import PATIENCE
 
 API_KEY = 'K+/=%&é x"<9'
 SECRET_KEY = "S3CR+T'/%41&é \\x>"
-TIMEOUT = (0.3, 0.4)
+TIMEOUT = (PATIENCE, PATIENCE)
+SOON = 0.4
+"""Seconds after which a test ends a wait that would not end otherwise."""
 
 
 def make_gateway(url: str, **options: Any) -> EsmsGateway:
     found = {"api_key": API_KEY, "secret_key": SECRET_KEY, "timeout": TIMEOUT, "pool_size": 4, **options}
     return EsmsGateway(base_url=url, **found)
+
+
+@contextmanager
+def impatient(gateway: EsmsGateway) -> Iterator[None]:
+    """Within it the gateway waits for an answer no longer than that, on the connections that it has."""
+    transport = gateway._transport
+    patient, transport._timeout = transport._timeout, (PATIENCE, SOON)
+    yield
+    transport._timeout = patient
 
 
 def make_message(**fields: Any) -> OutgoingMessage:

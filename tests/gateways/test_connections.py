@@ -13,8 +13,19 @@ import pytest
 from esms_viber.gateways import connections
 from esms_viber.gateways.base import Reach
 from esms_viber.gateways.esms import EsmsGateway
-from tests.fake_gateway import Close, FakeGateway, StartTLS, Wait, accepted, http_answer, json_answer, wait_until
-from tests.gateways.samples import make_gateway, make_message, traces_in
+from tests.fake_gateway import (
+    PATIENCE,
+    Close,
+    FakeGateway,
+    Hang,
+    StartTLS,
+    Wait,
+    accepted,
+    http_answer,
+    json_answer,
+    wait_until,
+)
+from tests.gateways.samples import SOON, impatient, make_gateway, make_message, traces_in
 
 
 class Clock:
@@ -90,8 +101,9 @@ def test_tls(tls_server: FakeGateway) -> None:
     gateway = make_gateway(tls_server.url)
     assert [gateway.send(make_message()).code for _ in range(2)] == ["100", "100"]
     assert tls_server.connections == 1
-    tls_server.answer([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{", Wait(1)])
-    assert gateway.send(make_message()).text == "No answer in time · 0.4 s"
+    tls_server.answer([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{", Hang()])
+    with impatient(gateway):
+        assert gateway.send(make_message()).text == f"No answer in time · {SOON} s"
     gateway.close()
 
 
@@ -125,7 +137,7 @@ def test_a_tunnel_through_a_proxy(
 
 @pytest.mark.parametrize(
     "answer",
-    [http_answer(b"", status=407), [Close()], [b"HTTP/1.1 200 OK\r\n", Wait(1)]],
+    [http_answer(b"", status=407), [Close()], [b"HTTP/1.1 200 OK\r\n", Hang()]],
     ids=["refuses", "closes", "hangs"],
 )
 def test_a_proxy_that_opens_no_tunnel(
@@ -133,9 +145,9 @@ def test_a_proxy_that_opens_no_tunnel(
 ) -> None:
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{fake_gateway.port}")
     fake_gateway.answer(answer)
-    gateway = make_gateway("https://127.0.0.1:444/json/")
+    gateway = make_gateway("https://127.0.0.1:444/json/", timeout=(SOON, PATIENCE))
     assert gateway.send(make_message()).reach is Reach.NOT_CONNECTED
-    assert [request.method for request in fake_gateway.requests] == ["CONNECT"]
+    wait_until(lambda: [request.method for request in fake_gateway.requests] == ["CONNECT"])
     gateway.close()
 
 
@@ -182,7 +194,7 @@ assert send("parent again") == parent
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 def test_a_forked_process_has_connections_of_its_own(fake_gateway: FakeGateway) -> None:
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", FORKING, fake_gateway.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     used = {request["RequestId"]: request.connection for request in fake_gateway.requests}
     assert used["parent"] == used["parent again"] != used["child"] == used["child again"]

@@ -14,7 +14,7 @@ from esms_viber.gateways import get_gateway
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.esms import EsmsGateway
 from esms_viber.gateways.memory import MemoryGateway
-from tests.fake_gateway import FakeGateway
+from tests.fake_gateway import PATIENCE, FakeGateway
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_message, traces_in
 
 ESMS = "esms_viber.gateways.esms.EsmsGateway"
@@ -67,7 +67,7 @@ def test_a_base_url_that_is_none(url: str) -> None:
 
 
 def test_the_settings_reach_the_wire(fake_gateway: FakeGateway) -> None:
-    conf: dict[str, Any] = {**ACCOUNT, "BASE_URL": fake_gateway.url, "TIMEOUT": [0.3, 0.4], "CONCURRENCY": 2}
+    conf: dict[str, Any] = {**ACCOUNT, "BASE_URL": fake_gateway.url, "TIMEOUT": [PATIENCE, PATIENCE], "CONCURRENCY": 2}
     with override_settings(ESMS_VIBER=conf):
         gateway = get_gateway()
         assert gateway.send(make_message()).code == "100"
