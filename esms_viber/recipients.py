@@ -8,10 +8,11 @@ import io
 import json
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import accumulate, islice, takewhile
 from typing import Any
 from urllib.parse import unquote
 
@@ -207,6 +208,7 @@ _LINK = re.compile(
 _URI = re.compile(
     r"(?:tel|callto|sms|smsto|viber|zalo|whatsapp):(?://)?([^;?]*)(?:[;?](?!.*\b(?:ext|postd)=).*)?", re.I
 )
+_NOTHING_AROUND = re.compile(r"[+0-9() -]+")
 _LABEL = re.compile(
     r"(?:(?:[pmt]|tel(?:;[\w=,;]+)?)[:：]|"
     rf"(?:zalo|viber|whatsapp|{'|'.join(sorted(_PHONE_COLUMNS, key=len, reverse=True))})(?:\s*[:：.]|\s))\s*",
@@ -220,9 +222,13 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
 def _number(text: str) -> str:
     """The one phone that a text is, without what programs put around it; empty for anything else."""
     # Most of what this is asked about is none, and told so at a fraction of the cost.
-    if not _FEWEST_DIGITS <= sum(map(str.isdigit, text)) <= _MOST_DIGITS:
+    if not _FEWEST_DIGITS <= _count_digits(text) <= _MOST_DIGITS:
         return ""
     return text if _is_phone(text) else next(filter(_is_phone, _readings(text)), "")
+
+
+def _count_digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
 
 
 def _is_phone(text: str) -> bool:
@@ -261,23 +267,29 @@ def _readings(text: str) -> Iterator[str]:
 
 def read_pasted(text: str) -> Recipients:
     """Phones with anything between them: line breaks, commas, semicolons, tabs, and spaces if need be."""
-    if len(text) > MOST_CHARACTERS:
-        raise UnreadableList(
-            _("This is too long. Paste at most %(most)d phones and nothing else.") % {"most": MOST_RECIPIENTS}
-        )
+    _refuse_too_long(len(text) > MOST_CHARACTERS)
     lines = enumerate(unicodedata.normalize("NFC", text).splitlines(), start=1)
     parts = [(line, part) for line, words in lines for part in _BETWEEN_PHONES.split(words) if _has_words(part)]
     # Each part holds one entry or more, so that far too many need not be read to be refused.
     _refuse_at_least(len(parts))
+    _refuse_too_long(_count_digits(text) > _MOST_DIGITS * MOST_RECIPIENTS)
     people: list[Recipient] = []
     phones: list[Recipient] = []
     for line, part in parts:
         for entry, is_phone in _phones_in(part.split()):
             people.append(Recipient(line, entry))
-            phones.extend(people[-1:] if is_phone else ())
-        _refuse_at_least(len(people))
+            _refuse_at_least(len(people))
+            if is_phone:
+                phones.append(people[-1])
     _refuse_other_numbers(phones)
     return _bounded(Recipients((), tuple(people)))
+
+
+def _refuse_too_long(is_too_long: bool) -> None:
+    if is_too_long:
+        raise UnreadableList(
+            _("This is too long. Paste at most %(most)d phones and nothing else.") % {"most": MOST_RECIPIENTS}
+        )
 
 
 def _refuse_at_least(count: int) -> None:
@@ -306,10 +318,11 @@ def _phones_in(groups: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
     Each with whether it is a phone.
     """
+    digits = [_count_digits(group) for group in groups]
     unreadable: list[str] = []
     start = 0
     while start < len(groups):
-        length, number = _number_at(groups[start : start + _LONGEST_SPELLING])
+        length, number = _number_at(groups, digits, start)
         end = start + (length or 1)
         if length and not any(map(_CURRENCY.fullmatch, (*groups[start - 1 : start], *groups[end : end + 1]))):
             yield from _as_one(unreadable)
@@ -321,10 +334,11 @@ def _phones_in(groups: Sequence[str]) -> Iterator[tuple[str, bool]]:
     yield from _as_one(unreadable)
 
 
-def _number_at(groups: Sequence[str]) -> tuple[int, str]:
-    """How many of the first groups are one number together, the most that are, and that number; 0 for none."""
-    for length in range(len(groups), 0, -1):
-        text = " ".join(groups[:length])
+def _number_at(groups: Sequence[str], digits: Sequence[int], start: int) -> tuple[int, str]:
+    """How many groups from there on are one number together, the most that are, and that number; 0 for none."""
+    counts = list(takewhile(_MOST_DIGITS.__ge__, accumulate(digits[start : start + _LONGEST_SPELLING])))
+    for length in range(len(counts), bisect_left(counts, _FEWEST_DIGITS), -1):
+        text = " ".join(groups[start : start + length])
         # A digit that stands alone at the end is most likely the next column's.
         if (number := _number(text)) and not (length > 1 and _LONE_DIGIT.search(text)):
             return length, number
@@ -333,8 +347,10 @@ def _number_at(groups: Sequence[str]) -> tuple[int, str]:
 
 def _as_one(groups: list[str]) -> Iterator[tuple[str, bool]]:
     text = " ".join(groups)
-    if _has_words(text):
-        yield text, False
+    # What was not to be one number must not become one when the whole entry is read again.
+    for entry in groups if _number(text) else [text]:
+        if _has_words(entry):
+            yield entry, False
 
 
 def _has_words(text: str) -> bool:
@@ -436,17 +452,23 @@ def _rows(text: str, delimiter: str, lines_before: int) -> tuple[list[_Row], int
 
 
 def _header(rows: Sequence[_Row]) -> int | None:
-    """The place of the row that names the columns; None for a table that begins with phones."""
+    """The place of the row that names the columns; None where there are only numbers."""
     top = rows[:_ROWS_ABOVE]
     # Titles stand alone in their rows, and may be called like a column or hold the phone of the shop.
     titles = takewhile(lambda row: len(row.filled) < 2 or not _holds_phone(row), top)
     if named := [n for n, row in enumerate(titles) if len(row.filled) > 1 and _names_columns(row.cells)]:
         return named[0]
-    above = list(takewhile(lambda row: not _holds_phone(row), top))
-    if not above:
-        return None
-    named = [n for n, row in enumerate(above) if _names_columns(row.cells)]
-    return next(iter(named or [n for n, row in enumerate(above) if len(row.filled) > 1]), 0)
+    above = list(enumerate(takewhile(lambda row: not _holds_phone(row), top)))
+    named = [n for n, row in above if _names_columns(row.cells)]
+    worded = [n for n, row in above if _is_worded(row)]
+    wide = [n for n, row in above if n in worded and len(row.filled) > 1]
+    return next(iter(named or wide or worded), None)
+
+
+def _is_worded(row: _Row) -> bool:
+    """Are there names rather than numbers in it? Among phones a landline is no name, nor is 9.01E+08."""
+    text = "".join(row.cells)
+    return sum(map(str.isalpha, text)) > _count_digits(text)
 
 
 def _names_columns(cells: Sequence[str]) -> bool:
@@ -471,6 +493,7 @@ def _table(header: list[str], rows: list[_Row], header_line: int) -> Recipients:
     named = [place for place, name in enumerate(names) if _names_phone(name)] or _places_without_name(names, rows)
     holding = [place for place in named if len(named) > 1 and any(_number(row.cells[place]) for row in rows)]
     used = (holding or named)[0]
+    names[used] = names[used] or _("column %(number)d") % {"number": used + 1}
     if long := [row.line for row in rows if any(row.cells[width:])]:
         # The rest of a text with a comma in it, most often; without it something else would be sent.
         raise UnreadableList(
@@ -530,4 +553,4 @@ def _looks_like_phones(cells: Iterable[str]) -> bool:
 
 def _phone(cell: str) -> str:
     text = cell.strip(_BLANK)
-    return text if text.isdigit() else _number(text) or text.removeprefix("'")
+    return text if _NOTHING_AROUND.fullmatch(text) else _number(text) or text.removeprefix("'")
