@@ -34,7 +34,7 @@ _SHORTENED = re.compile(r"\s*[0-9]+(?:[.,][0-9]+)?\s*E\s*[+-]?[0-9]{1,3}\s*", re
 _WITH_COMMA = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?\s*|\+?[0-9\s.]*[0-9],[0-9]{1,2}\s*")
 _WITH_ZEROS = re.compile(r"\s*(\+?[0-9]{9,13})[.,]0+\s*")
 _CURRENCY = re.compile(r"[0-9]\s*(?:đ|vnđ|vnd|đồng|usd|eur)\s*\Z", re.IGNORECASE)
-_TEL_URI = re.compile(r"\s*(?:tel|callto|sms|viber):", re.IGNORECASE)
+_TEL_URI = re.compile(r"\s*(?:tel|callto|sms|smsto|viber|zalo|whatsapp):", re.IGNORECASE)
 
 
 class InvalidPhone(ValueError):

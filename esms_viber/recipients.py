@@ -47,7 +47,9 @@ _ROWS_ABOVE = 20
 _ROWS_TRIED = 200
 """So many rows show whether a column of another name holds phones."""
 
-_BETWEEN_PHONES = re.compile(r"(?:[;|\t]|,(?!(?<=\b[0-9],)[0-9]+E\+?[0-9]|(?<=[0-9],)0+(?![0-9])))+", re.IGNORECASE)
+_BETWEEN_PHONES = re.compile(
+    r"(?:[;|\t]|,(?!(?<=\b[0-9],)[0-9]+E\+?[0-9]|(?<=[0-9],)0+\s*(?:[,;|\t]|\Z)))+", re.IGNORECASE
+)
 """A comma within what a spreadsheet makes of a number, 8,49019E+10 or 901888484,0, is none."""
 _HAS_PREFIX = re.compile(r"\W*(0|\+|84[\W_]*[0-9](?:[\W_]*[0-9]){8})")
 _FEWEST_DIGITS, _MOST_DIGITS = 9, 17
@@ -210,7 +212,7 @@ _URI = re.compile(
 )
 _NOTHING_AROUND = re.compile(r"[+0-9() -]+")
 _LABEL = re.compile(
-    r"(?:(?:[pmt]|tel(?:;[\w=,;]+)?)[:：]|"
+    r"(?:[pmt][:：](?=\s*(?:[+0]|84))|tel(?:;[\w=,;]+)?[:：]|"
     rf"(?:zalo|viber|whatsapp|{'|'.join(sorted(_PHONE_COLUMNS, key=len, reverse=True))})(?:\s*[:：.]|\s))\s*",
     re.IGNORECASE,
 )

@@ -67,6 +67,8 @@ def test_what_is_no_phone_is_kept_with_its_line_to_be_told_of() -> None:
 def test_a_number_that_a_spreadsheet_has_shortened_stays_in_one_piece() -> None:
     assert phones("8,49019E+10,0901888484, 9.01888484E+08") == ["8,49019E+10", "0901888484", "9.01888484E+08"]
     assert phones("0901888484,9E+08") == ["0901888484", "9E+08"]
+    assert phones("0901888484,0,Lan\n0912345678,00") == ["0901888484", "Lan", "0912345678"]
+    assert phones("0901888484,0 912 345 678") == ["0901888484", "0 912 345 678"]
     assert phones("9,01888484E8,0901888484") == ["9,01888484E8", "0901888484"]
 
 
@@ -110,6 +112,7 @@ def test_thousands_that_are_set_apart_are_read_in_a_cell(text: str) -> None:
         "901888484 đ",
         "$901888484",
         "KM901888484",
+        "p: 350000000",
         "Mã 0901888484",
         "0901888484 máy lẻ 3",
         "tel:0901888484;ext=5",
