@@ -17,19 +17,22 @@ from . import intake, lifecycle
 from .conf import get_settings
 from .dispatch import dispatch_on_commit, get_dispatcher, inline
 from .models import OutboundViberMessage, Status
-from .recipients import Recipient, Recipients
+from .recipients import Recipient, Recipients, comparable, visible
 from .transactions import in_transaction, write_alias
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-_PLACEHOLDER = re.compile(r"\{([^{}\n]+)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailing:
-    """What is sent to everybody; in its texts `{name}` stands for what the column of that name holds."""
+    """What is sent to everybody; in its texts `{name}` stands for what the column of that name holds.
+
+    Names are the same that look alike, see `recipients.comparable()`.
+    """
 
     campaign: str
     """Each phone gets one message of a campaign."""
@@ -54,11 +57,11 @@ class Mailing:
     def placeholders(self) -> list[str]:
         """The names in braces, as they are written, each once."""
         texts = (self.content, self.image_url, self.button_label, self.button_url)
-        return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text)))
+        return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text) if visible(name)))
 
     def message(self, phone: str, values: Mapping[str, str]) -> OutboundViberMessage:
         """The message to one phone; names that `values` does not hold stay as they are."""
-        found = {name.casefold(): value for name, value in values.items()}
+        found = {comparable(name): value for name, value in values.items()}
         return OutboundViberMessage(
             phone=phone,
             content=_fill(self.content, found),
@@ -74,12 +77,12 @@ class Mailing:
 
     def unknown_columns(self, columns: Iterable[str]) -> list[str]:
         """Names in braces that no column has."""
-        known = {name.casefold() for name in columns}
-        return [name for name in self.placeholders if _key(name) not in known]
+        known = set(map(comparable, columns))
+        return [name for name in self.placeholders if comparable(name) not in known]
 
 
 def _fill(text: str, found: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: found.get(_key(match[1]), match[0]), text)
+    return _PLACEHOLDER.sub(lambda match: found.get(comparable(match[1]), match[0]), text)
 
 
 def _fill_link(link: str, found: Mapping[str, str]) -> str:
@@ -87,10 +90,6 @@ def _fill_link(link: str, found: Mapping[str, str]) -> str:
     start = first[0] if (first := _PLACEHOLDER.match(link)) else ""
     quoted = {name: quote(value, safe="") for name, value in found.items()}
     return _fill(start, found) + _fill(link.removeprefix(start), quoted)
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()
 
 
 @dataclass(slots=True)
@@ -129,10 +128,10 @@ def review(mailing: Mailing, recipients: Recipients) -> Review:
 
 
 def _check(mailing: Mailing, recipients: Recipients, person: Recipient, message: OutboundViberMessage) -> None:
-    empty = {name.casefold() for name, value in zip(recipients.columns, person.values, strict=True) if not value}
+    empty = {comparable(name) for name, value in zip(recipients.columns, person.values, strict=True) if not value}
     for name in mailing.placeholders:
-        if _key(name) in empty:
-            raise ValidationError(_("The column “%(name)s” is empty."), code="empty", params={"name": name.strip()})
+        if comparable(name) in empty:
+            raise ValidationError(_("The column “%(name)s” is empty."), code="empty", params={"name": visible(name)})
     message.validate_for_sending()
 
 
@@ -186,10 +185,10 @@ def send_inline(campaign: str) -> None:
 
 
 def campaigns_named_alike(name: str) -> list[str]:
-    """Others that differ in capital letters or spaces alone: by mistake, most likely."""
+    """Others that differ in capital letters, spaces or what nobody sees alone: by mistake, most likely."""
     names = OutboundViberMessage.objects.using(write_alias()).order_by("campaign").values_list("campaign", flat=True)
     return [other for other in names.distinct() if other != name and _plain(other) == _plain(name)]
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\s-]+", "", comparable(name))

@@ -28,9 +28,13 @@ _SIGNIFICANT_DIGITS = 9
 _SHORTEST_SEARCH = 3
 _LANDLINE = {PhoneNumberType.FIXED_LINE, PhoneNumberType.FIXED_LINE_OR_MOBILE}
 _E164 = re.compile(r"\+84[0-9]{9}")
+_DIGITS = re.compile(r"\+?[0-9]+")
 _EXTENSION = re.compile(r"[0-9][\s).]*(?:[,;#*]|x|e?xt|máy lẻ|nhánh)", re.IGNORECASE)
-_SHORTENED = re.compile(r"\s*[0-9]+(?:[.,][0-9]+)?E\+?[0-9]{1,2}\s*", re.IGNORECASE)
-_TEL_URI = re.compile(r"\s*(?:tel|callto|sms|viber):", re.IGNORECASE)
+_SHORTENED = re.compile(r"\s*[0-9]+(?:[.,][0-9]+)?\s*E\s*[+-]?[0-9]{1,3}\s*", re.IGNORECASE)
+_WITH_COMMA = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?\s*|\+?[0-9\s.]*[0-9],[0-9]{1,2}\s*")
+_WITH_ZEROS = re.compile(r"\s*(\+?[0-9]{9,13})[.,]0+\s*")
+_CURRENCY = re.compile(r"[0-9]\s*(?:đ|vnđ|vnd|đồng|usd|eur)\s*\Z", re.IGNORECASE)
+_TEL_URI = re.compile(r"\s*(?:tel|callto|sms|smsto|viber|zalo|whatsapp):", re.IGNORECASE)
 
 
 class InvalidPhone(ValueError):
@@ -88,7 +92,7 @@ def phone_search_digits(text: str) -> str:
     Empty when the text does not look like a phone number.
     """
     compact = _without_separators(text)
-    if not re.fullmatch(r"\+?[0-9]+", compact):
+    if not _DIGITS.fullmatch(compact):
         return ""
     digits = compact.lstrip("+0")
     national = digits.removeprefix("84").lstrip("0")
@@ -105,12 +109,49 @@ def _is_separator(char: str) -> bool:
 
 
 def _require_digits(text: str) -> str:
+    if _DIGITS.fullmatch(text):
+        return text
     compact = _without_separators(text)
     if not compact:
         raise InvalidPhone("empty", _("Enter a mobile number, such as 0901888484."))
-    if not re.fullmatch(r"\+?[0-9]+", compact):
+    if not _DIGITS.fullmatch(compact):
         raise _unreadable(text)
+    if not _dots_group(text, compact):
+        raise _decimal(text)
     return compact
+
+
+def _dots_group(text: str, compact: str) -> bool:
+    """Do the dots only group the digits of a number, as in 0901.888.484, or are there decimals, as in 38221234.0?"""
+    # Separators after the last digit end a sentence, not the number.
+    up_to_last_digit = text[: text.rindex(compact[-1]) + 1]
+    whole, *parts = (_without_separators(part) for part in up_to_last_digit.split("."))
+    if not parts:
+        return True
+    with_84 = compact.startswith("84") and len(compact) >= _SIGNIFICANT_DIGITS + 2
+    with_prefix = bool(re.match(r"\+|0[0-9]", whole))
+    if len(parts) == 1:
+        # No program writes a 0 or + before a decimal number, and no person two digits after the only dot.
+        return (with_prefix or (with_84 and whole == "84")) and len(parts[0]) > 2
+    # With more dots it is no decimal number, but may have its thousands set apart: 901.888.484.
+    return len(parts[-1]) > (1 if with_prefix or with_84 or whole == "0" else 2)
+
+
+def _decimal(text: str) -> InvalidPhone:
+    if found := _WITH_ZEROS.fullmatch(text):
+        try:
+            phone = to_national(normalize_phone(found[1]))
+        except InvalidPhone:
+            pass
+        else:
+            return InvalidPhone(
+                "decimal",
+                format_lazy(_("A spreadsheet has added decimals to this number: enter {phone}."), phone=phone),
+            )
+    return InvalidPhone(
+        "decimal",
+        _("This is a number with decimals: enter the mobile number alone, such as 0901888484."),
+    )
 
 
 def _unreadable(text: str) -> InvalidPhone:
@@ -126,6 +167,10 @@ def _unreadable(text: str) -> InvalidPhone:
                 "write the numbers again, and save."
             ),
         )
+    if _WITH_COMMA.fullmatch(text) or _WITH_ZEROS.fullmatch(text):
+        return _decimal(text)
+    if _CURRENCY.search(text) or any(unicodedata.category(c) == "Sc" for c in text):
+        return InvalidPhone("amount", _("This is an amount of money: enter a mobile number, such as 0901888484."))
     if _EXTENSION.search(text):
         return InvalidPhone(
             "extension",
@@ -149,11 +194,13 @@ def _national_part(compact: str) -> str:
 
 
 def _require_mobile(national: str) -> str:
+    kind = _kind(national)
     _refuse_old_number(national)
-    _refuse_other_kind(national)
+    _refuse_other_kind(kind)
     if len(national) != _SIGNIFICANT_DIGITS:
         raise _wrong_length(national)
-    if not _is_mobile(national):
+    # The library also knows 01… numbers; since 2018 those are old numbers with a digit lost, or machines.
+    if national[0] not in "35789" or kind != PhoneNumberType.MOBILE:
         raise InvalidPhone(
             "prefix",
             format_lazy(
@@ -162,11 +209,6 @@ def _require_mobile(national: str) -> str:
             ),
         )
     return national
-
-
-def _is_mobile(national: str) -> bool:
-    # The library also knows 01… numbers; since 2018 those are old numbers with a digit lost, or machines.
-    return national[0] in "35789" and _kind(national) == PhoneNumberType.MOBILE
 
 
 def _kind(national: str) -> int:
@@ -187,8 +229,7 @@ def _refuse_old_number(national: str) -> None:
         )
 
 
-def _refuse_other_kind(national: str) -> None:
-    kind = _kind(national)
+def _refuse_other_kind(kind: int) -> None:
     if kind in _LANDLINE:
         raise InvalidPhone(
             "landline",

@@ -66,12 +66,49 @@ def test_campaigns_that_differ_in_accents_or_capitals_are_two_on_every_database(
         ("{TÊN} { tên }", "Lan Lan"),
         ("{tên}{tên}", "LanLan"),
         ("{{tên}}", "{Lan}"),
+        ("{Tên\u200b} {\ufefftên} {\u00a0tên } {te\u0302n}", "Lan Lan Lan Lan"),
+        ("{tên *} {tên:} {Tên (bắt buộc)}", "Lan Lan Lan"),
+        ("{mã\n}{ \n}{\u200b}", "A1{ \n}{\u200b}"),
         ("{} { } 100% {{ }} {% now %} %s {0}", "{} { } 100% {{ }} {% now %} %s {0}"),
         ("{tên", "{tên"),
     ],
 )
 def test_braces_are_filled_and_everything_else_is_text(text: str, becomes: str) -> None:
     assert texts(reviewed(text))[0] == becomes
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "họ tên",
+        "\u200bHọ tên",
+        "Họ\u00a0tên *",
+        '"Họ\ntên"',
+        "HỌ_TÊN:",
+        "Họ tên (bắt buộc)",
+        "Ho\u0323 te\u0302n",
+    ],
+)
+@pytest.mark.parametrize("name", ["họ tên", "Họ\u00a0tên", "Họ\ntên", "họ\u2060 tên", "họ_tên", "Họ tên *"])
+def test_a_name_in_braces_is_the_column_that_looks_alike(column: str, name: str) -> None:
+    found = reviewed(
+        f"Chào {{{name}}}",
+        f"phone,{column}\n0901888484,Lan\n0912345678,\u200b\n",
+        button_label=f"{{{name}}}",
+        button_url=f"https://shop.example.vn/{{{name}}}",
+    )
+    [(_person, message)] = found.ready
+    assert (message.content, message.button_label) == ("Chào Lan", "Lan")
+    assert message.button_url == "https://shop.example.vn/Lan"
+    [(_person, error)] = found.refused
+    assert " ".join(error.messages).casefold().startswith("the column “họ")
+    assert "is empty." in " ".join(error.messages)
+    assert "\u2060" not in str(error)
+
+
+def test_braces_around_nothing_to_be_seen_are_no_name() -> None:
+    mailing = Mailing(campaign="tet", content="{ } {\u200b} {\n} {a}")
+    assert mailing.placeholders == ["a"]
 
 
 def test_what_a_column_holds_is_text_as_well() -> None:
@@ -122,6 +159,13 @@ def test_each_bad_line_is_told_with_its_reason() -> None:
     ]
 
 
+def test_no_mark_of_another_program_becomes_a_digit_of_somebody_elses_number() -> None:
+    rows = "phone,x\n38221234.0,\n901888484.0,\np:+84912345678,\n9.01888484E8,\n'0977123456,\n"
+    found = reviewed("Hi", rows)
+    assert [message.phone for _person, message in found.ready] == ["+84901888484", "+84912345678", "+84977123456"]
+    assert [(person.line, person.phone) for person, _error in found.refused] == [(2, "38221234.0"), (5, "9.01888484E8")]
+
+
 def test_a_phone_that_stands_there_twice_counts_once_in_any_spelling() -> None:
     found = review(Mailing(campaign="tet", content="x"), read_pasted("0901888484\n+84 901 888 484\n0901.888.484"))
     assert len(found.ready) == 1
@@ -156,6 +200,7 @@ def test_campaigns_that_differ_in_capitals_spaces_or_hyphens_are_named() -> None
     found = campaigns_named_alike("Tet-2027")
     assert found in (["TET 2027", "tet-2027"], ["tet-2027", "TET 2027"])
     assert campaigns_named_alike("tet-2028") == []
+    assert campaigns_named_alike("tet\u200b-2028") == ["tet-2028"]
 
 
 def test_reviewing_stores_nothing() -> None:

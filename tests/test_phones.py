@@ -25,6 +25,18 @@ SPELLINGS = [
     "901888484",
     "  0901 888 484 ",
     "0901.888.484",
+    "090.188.8484",
+    "0901888.484",
+    "0901 888.484",
+    "09.01.88.84.84",
+    "0901.88.84.84",
+    "901.888.484",
+    "84.901.888.484",
+    "+84.901888484",
+    "+84.901.888.484",
+    "84.901888484",
+    "0901.888.484.",
+    "0901888484.\N{NO-BREAK SPACE}",
     "0901-888-484",
     "(0901) 888 484",
     "(+84) 901 888 484",
@@ -49,6 +61,76 @@ def test_reads_every_spelling(text: str) -> None:
 )
 def test_reads_each_range_of_mobile_numbers(text: str) -> None:
     assert normalize_phone(text) == "+84" + text[1:]
+
+
+def test_a_number_that_ends_in_zeros_may_be_grouped_by_a_dot() -> None:
+    assert normalize_phone("0901888.000") == "+84901888000"
+    assert normalize_phone("0901.888.000") == "+84901888000"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "38221234.0",
+        "38221234.00",
+        "3822123.40",
+        "382212.340",
+        "382212.345",
+        "3.82212345",
+        "3. 82212345",
+        "38 221 234.0",
+        "38\N{NO-BREAK SPACE}221\N{NO-BREAK SPACE}234,0",
+        "38.221.234.0",
+        "3.822.123.45",
+        "38.221.234,0",
+        "38,221,234.0",
+        "382,212,345",
+        "382.212.345,0",
+        "38221234,0",
+        "0.901888484",
+        ".901888484",
+        "90188848.4",
+        "0901888484.5",
+        "901888484.10",
+        "84382212.000",
+        "8438221234.0",
+        "84.3822123",
+        "84.38221234.0",
+        "+8438221234.0",
+        "038221234.0",
+        "01201234567.0",
+    ],
+)
+def test_decimals_and_thousands_are_no_digits_of_a_number(text: str) -> None:
+    with pytest.raises(InvalidPhone, match="a number with decimals") as caught:
+        normalize_phone(text)
+    assert caught.value.code == "decimal"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "901888484.0",
+        "84901888484.0",
+        "+84901888484.0",
+        "0901888484.00",
+        "0901888484,0",
+        "901888484,00",
+        " 901888484.000 ",
+    ],
+)
+def test_a_number_that_was_read_as_a_decimal_one_is_told_whole(text: str) -> None:
+    with pytest.raises(InvalidPhone, match="added decimals to this number: enter 0901888484") as caught:
+        normalize_phone(text)
+    assert caught.value.code == "decimal"
+
+
+@pytest.mark.parametrize(
+    "text", ["901888484 ₫", "901.888.484đ", "$901,888,484.00", "901888484 VND", "350.000.000 đồng", "901888484 €"]
+)
+def test_an_amount_of_money_is_no_phone(text: str) -> None:
+    with pytest.raises(InvalidPhone, match="amount of money"):
+        normalize_phone(text)
 
 
 def test_a_number_that_begins_with_84_is_not_taken_for_the_country_code() -> None:
@@ -80,6 +162,13 @@ def test_a_number_that_begins_with_84_is_not_taken_for_the_country_code() -> Non
         ("8.49019E+10", "shortened", "make the column text"),
         (" 9.01888484e+08 ", "shortened", "write the numbers again"),
         ("9E+08", "shortened", "digits of it may be lost"),
+        ("9.01888484E8", "shortened", "spreadsheet"),
+        ("9,01888484E+08", "shortened", "spreadsheet"),
+        ("9.01888484E+008", "shortened", "spreadsheet"),
+        ("9.01888484 E+08", "shortened", "spreadsheet"),
+        ("1.2e3", "shortened", "spreadsheet"),
+        ("0901888484-1", "too_long", "too many"),
+        ("0901888484 đường Lê Lợi", "letters", "digits only"),
         ("0901888484 / 0901888485", "characters", "one number"),
         ("0901888484 0901888485", "too_long", "10"),
         ("090188848", "too_short", "10"),
@@ -211,9 +300,15 @@ MOBILES = st.builds(
 @given(MOBILES, st.sampled_from(["0", "84", "+84", "0084", "+840", ""]), st.data())
 def test_any_spelling_of_a_number_gives_the_same(national: str, prefix: str, data: st.DataObject) -> None:
     assume(phonenumbers.is_valid_number(phonenumbers.parse("+84" + national)))
-    separators = st.text(" .-()\u00a0", max_size=2)
+    separators = st.text(" -()\u00a0", max_size=2)
     spelled = "".join(char + data.draw(separators) for char in prefix + national)
     assert normalize_phone(spelled) == "+84" + national
+
+
+@given(st.from_regex(r"\A[1-9][0-9]{6,10}\Z"), st.sampled_from(".,"), st.from_regex(r"\A[0-9]{1,6}\Z"))
+def test_no_decimal_number_is_read_as_a_phone(whole: str, mark: str, decimals: str) -> None:
+    with pytest.raises(InvalidPhone):
+        normalize_phone(whole + mark + decimals)
 
 
 @given(st.text() | st.text("+0123456789 .-()x;", max_size=20) | st.from_regex(r"\A(\+84|84|0)?[0-9]{6,12}\Z"))

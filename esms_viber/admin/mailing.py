@@ -24,7 +24,7 @@ from ..amounts import dong, grouped
 from ..models import OutboundViberMessage, Status
 from ..phones import spaced_phone
 from ..prices import estimate
-from ..recipients import Recipient
+from ..recipients import Recipient, Recipients
 from ..transactions import write_alias
 from . import display, queue
 from .answers import user_of
@@ -92,10 +92,24 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         kept=kept,
         kept_text=grouped(len(kept.people)) if kept else "",
         kept_rows=kept.as_json() if kept else "",
+        remarks=_remarks(kept) if kept else [],
         bubble=bubble(mailing.message("", {}), request),
         own_brand=own_brand(),
         stored=_stored_before(request),
     )
+
+
+def _remarks(recipients: Recipients) -> list[str]:
+    """What was decided when the list was read, and may be meant otherwise."""
+    remarks = []
+    if recipients.header_line:
+        remarks.append(
+            _("The names of the columns were found in line %(line)d; what stands above them is left out.")
+            % {"line": recipients.header_line}
+        )
+    if recipients.phone_columns:
+        remarks.append(_("The phones of the column “%(name)s” are used.") % {"name": recipients.phone_columns[0]})
+    return remarks
 
 
 # -- reviewing ---------------------------------------------------------------------------------------------------------
@@ -119,6 +133,8 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         viber_queue=standing,
         form=form,
         mailing=form.mailing,
+        remarks=_remarks(form.recipients),
+        phone_columns=form.recipients.phone_columns,
         ready=len(found.ready),
         ready_text=grouped(len(found.ready)),
         refused=_lines([(person, " ".join(error.messages)) for person, error in found.refused]),
@@ -131,7 +147,7 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         money=_money(model_admin, request, form, standing),
         starts_at=display.moment(form.mailing.send_at),
         ends_at=display.moment(form.mailing.expires_at),
-        hidden=[bound.as_hidden() for bound in form if bound.name not in {"phones", "file", "rows"}],
+        hidden=[bound.as_hidden() for bound in form if bound.name not in {"phones", "file", "rows", "phone_column"}],
         rows=form.recipients.as_json(),
         at_once=AT_ONCE,
     )

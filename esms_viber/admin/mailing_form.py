@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from ..dispatch import get_dispatcher
 from ..mailings import Mailing, Review, review
 from ..models import OutboundViberMessage
-from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted
+from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted, visible
 from ..validation import KIND_FIELDS, normalize_text
 from .answers import not_set_up
 from .base import MessageAdminBase
@@ -55,6 +55,8 @@ class MailingForm(forms.Form):
     )
     rows = forms.CharField(required=False, widget=forms.HiddenInput())
     """A list that was read before, so that no file has to be given twice."""
+    phone_column = forms.CharField(required=False)
+    """Which column to take the phones of, where more than one holds some; the template shows the choice."""
 
     mailing: Mailing
     recipients: Recipients
@@ -121,7 +123,7 @@ class MailingForm(forms.Form):
 
     def _check_list(self) -> None:
         try:
-            self.recipients = self._read()
+            self.recipients = self._read().with_phones_of(self.cleaned_data.get("phone_column", ""))
         except UnreadableList as error:
             self.add_error("file" if self.cleaned_data.get("file") else "phones", str(error))
             return
@@ -175,4 +177,4 @@ class MailingForm(forms.Form):
                 sentence = _(
                     "The phones come without a column “%(name)s”. Give a CSV file, or take it out of the text."
                 )
-            self.add_error(field, sentence % {"name": name, "columns": ", ".join(columns)})
+            self.add_error(field, sentence % {"name": visible(name), "columns": ", ".join(columns)})

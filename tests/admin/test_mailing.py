@@ -128,6 +128,75 @@ def test_a_time_is_kept(root: Client) -> None:
     assert {message.send_at.isoformat() for message in Message.objects.all()} == {"2099-01-31T01:30:00+00:00"}
 
 
+TWO = "Tên,Phone,Mobile\nLan,0901888484,0912345678\nMinh,0901888485,0912345679\n"
+
+
+def test_of_two_columns_with_phones_the_review_says_which_one_is_used_and_offers_the_other(root: Client) -> None:
+    shown = review(root, content="Chào {tên}", **table(TWO))
+    assert "The phones of the column “Phone” are used." in shown.content.decode()
+    assert [sample.phone for sample in shown.context["samples"]] == ["0901 888 484", "0901 888 485"]
+    offer = 'form="viber-mailing" name="phone_column" value="Mobile"'
+    assert offer in shown.content.decode()
+
+    other = press(root, shown, "phone_column", phone_column="Mobile")
+    assert "The phones of the column “Mobile” are used." in other.content.decode()
+    assert [sample.phone for sample in other.context["samples"]] == ["0912 345 678", "0912 345 679"]
+    assert offer not in other.content.decode()
+    # It is kept whatever is pressed next, and can be taken back.
+    assert "“Mobile” are used." in press(root, other, "_balance").content.decode()
+    assert "“Phone” are used." in press(root, other, "phone_column", phone_column="Phone").content.decode()
+    press(root, other, "_confirm")
+    assert sorted(sent.phone for sent in outbox) == ["+84912345678", "+84912345679"]
+
+
+def test_the_column_of_the_phones_is_chosen_in_the_form_as_well(root: Client) -> None:
+    back = press(root, review(root, **table(TWO)), "_edit")
+    html = back.content.decode()
+    assert "The phones of the column “Phone” are used." in html
+    assert '<option selected value="Phone">Phone</option><option value="Mobile">Mobile</option>' in html
+    rows = back.context["kept_rows"]
+    shown = review(root, phones="", rows=rows, phone_column="Mobile", content="{Phone}")
+    assert "“Mobile” are used." in shown.content.decode()
+    wrong = review(root, phones="", rows=rows, phone_column="Mobile", content="")
+    assert (
+        '<option selected value="Mobile">Mobile</option><option value="Phone">Phone</option>' in wrong.content.decode()
+    )
+
+
+@pytest.mark.parametrize("column", ["Tên", "x", "<b>", ""])
+def test_another_column_cannot_be_taken_for_the_phones(root: Client, column: str) -> None:
+    shown = review(root, phone_column=column, **table(TWO))
+    assert "“Phone” are used." in shown.content.decode()
+
+
+def test_the_parts_of_a_list_keep_the_column_of_its_phones(root: Client) -> None:
+    shown = press(root, review(root, **table(TWO)), "phone_column", phone_column="Mobile")
+    [form] = [found for found in _forms(shown) if "rows" in found]
+    columns, people, *remarks = json.loads(form["rows"])
+    for data in ([columns, people[:1], *remarks], [columns, people[1:]]):
+        assert root.post(MANY, form | {"rows": json.dumps(data), "_store": "1"}).json() == {"new": 1}
+    assert set(Message.objects.values_list("phone", flat=True)) == {"+84912345678", "+84912345679"}
+
+
+def test_where_the_names_of_the_columns_were_found_is_said(root: Client) -> None:
+    sentence = "The names of the columns were found in line 3; what stands above them is left out."
+    shown = review(root, content="Chào {tên}", **table("Danh sách\n\n" + TABLE))
+    assert sentence in shown.content.decode()
+    assert sentence in press(root, shown, "_edit").content.decode()
+    assert "The names of the columns" not in review(root, content="Chào {tên}", **table()).content.decode()
+
+
+def test_a_file_of_one_column_with_phones_says_nothing_about_columns(root: Client) -> None:
+    assert "are used." not in review(root, content="Chào {tên}", **table()).content.decode()
+
+
+def test_far_too_many_pasted_phones_are_refused_and_kept(root: Client) -> None:
+    text = "\n".join(f"0977{n:06d}" for n in range(45_000))
+    refused = review(root, phones=text)
+    assert "at least 45000 recipients; at most 10000" in refused.content.decode()
+    assert refused.context["form"]["phones"].value() == text
+
+
 def test_the_script_stores_in_parts_and_the_last_part_hands_all_over(root: Client) -> None:
     shown = review(root, content="Chào {tên}", **table())
     [form] = [found for found in _forms(shown) if "rows" in found]
@@ -209,6 +278,7 @@ def test_phones_that_a_spreadsheet_has_shortened_are_told_as_such(root: Client) 
         ("name\n", "no phone in the list"),
         ("a,b\n1,2\n", "No column holds the phones"),
         ("phone,ten\n0901888484,Lan\n", "No column is called “tên”. The columns are: ten."),
+        ("phone,\u200bHọ\u00a0tên\n0901888484,Lan\n", "No column is called “tên”. The columns are: Họ tên."),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(root: Client, text: str, sentence: str) -> None:

@@ -12,7 +12,7 @@
   const counted = form.elements.namedItem("new");
   const token = form.elements.namedItem("csrfmiddlewaretoken");
   const atOnce = Number(form.dataset.atOnce);
-  const [columns, people] = JSON.parse(rows.value);
+  const [columns, people, ...remarks] = JSON.parse(rows.value);
   const panel = form.querySelector(".viber-progress");
   const bar = panel.querySelector("progress");
   const busy = panel.querySelector(".viber-busy");
@@ -30,7 +30,7 @@
 
   async function store(some) {
     const data = new FormData(form);
-    data.set("rows", JSON.stringify([columns, some]));
+    data.set("rows", JSON.stringify([columns, some, ...remarks]));
     data.set("_store", "1");
     let response;
     try {
@@ -92,7 +92,7 @@
       return;
     }
     // The form itself leads to the campaign's page; by now there is nothing in it that is not stored.
-    rows.value = JSON.stringify([columns, people.slice(-1)]);
+    rows.value = JSON.stringify([columns, people.slice(-1), ...remarks]);
     showWork(false);
     busy.hidden = false;
     form.requestSubmit(confirm);
