@@ -99,11 +99,6 @@ def test_links_within_the_readme_lead_somewhere(readme):
     assert all((ROOT / path).exists() for path in re.findall(r"\]\(([^)#:]+)\)", text))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_is_long(path):
-    assert len(path.read_text().splitlines()) <= 310
-
-
 def _imports(path: Path) -> set[str]:
     """Modules of this package that a module imports when it is loaded."""
     package = ".".join(["esms_viber", *path.relative_to(PACKAGE).parent.parts])
