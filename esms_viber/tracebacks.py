@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseTrouble
 
 logger = logging.getLogger("esms_viber")
@@ -64,7 +65,7 @@ def log_failure(error: BaseException, sentence: str, *args: object) -> None:
 
 
 def outline(error: BaseException) -> str:
-    """The exception and what it came from, innermost last in each: types, codes and places, no text."""
+    """The exception and what it came from: types, codes and places; the text only where a setting is wrong."""
     return "\n".join(line for one in _chain(error) for line in (_title(one), *_places(one)))
 
 
@@ -79,8 +80,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _title(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    code = _code(error)
-    return f"{name} ({code})" if code else name
+    explained = str(error) if isinstance(error, ImproperlyConfigured) else _code(error)
+    return f"{name} ({explained})" if explained else name
 
 
 def _code(error: BaseException) -> str:

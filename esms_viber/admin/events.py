@@ -30,7 +30,7 @@ class Entry:
     """Colour and sign, as of a status."""
     link: SafeString | str = ""
     quote: str = ""
-    """eSMS's own words, or what went wrong with the call."""
+    """eSMS's own words, or what went wrong with the call or the report."""
     advice: str = ""
     """What to do about it, or how to take it."""
     by: str = ""
