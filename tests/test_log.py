@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+import esms_viber
 from esms_viber import balance, callbacks, watching
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway
@@ -164,6 +166,12 @@ def test_a_dedupe_key_given_again(queue_only: None, log: Log) -> None:
     queue_viber_message(PHONE, f"{TEXT}!", dedupe_key=KEY)
     queue_viber_messages([OutboundViberMessage(phone=OTHER_PHONE, content=TEXT, dedupe_key=KEY) for _ in range(2)])
     assert log.text.count(f"dedupe key of message {message.pk} ") == 4
+
+
+def test_no_line_of_ours_is_given_an_exception_to_quote() -> None:
+    """`log_failure()` tells its type and where it was raised."""
+    sources = Path(esms_viber.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if re.search(r"exc_info|\.exception\(", path.read_text())] == []
 
 
 # -- what eSMS reports -------------------------------------------------------------------------------------------------
