@@ -57,7 +57,7 @@ def sealed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def log_failure(error: BaseException, sentence: str, *args: object) -> None:
-    """Log as `logger.exception()` does, but of the exception and what it came from only types, codes and places.
+    """Log an error with the types, codes and places of the exception and of what it came from.
 
     Their texts are left out, because a database's quotes whole rows, and a site's own may name a customer.
     """
