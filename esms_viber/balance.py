@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -19,8 +18,7 @@ from .gateways.base import BalanceResult, BaseGateway
 from .gateways.console import ConsoleGateway
 from .gateways.memory import MemoryGateway
 from .sentences import stored
-
-logger = logging.getLogger("esms_viber")
+from .tracebacks import log_failure
 
 _KEY = "esms_viber.balance"
 _REMEMBERED_FOR = 5 * 60
@@ -42,8 +40,8 @@ def remembered() -> Balance | None:
     """What eSMS said within the last five minutes."""
     try:
         found: Balance | None = cache.get(_KEY)
-    except Exception:  # a cache that is away must not hide how the queue stands
-        logger.exception("the cache cannot be read")
+    except Exception as error:  # noqa: BLE001 - a cache that is away must not hide how the queue stands
+        log_failure(error, "the cache cannot be read")
         return None
     return found
 
@@ -56,8 +54,8 @@ def ask() -> Balance:
     balance = Balance(result.balance, timezone.now())
     try:
         cache.set(_KEY, balance, _REMEMBERED_FOR)
-    except Exception:
-        logger.exception("the balance is not remembered")
+    except Exception as error:  # noqa: BLE001 - as above
+        log_failure(error, "the balance is not remembered")
     return balance
 
 

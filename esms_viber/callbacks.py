@@ -1,25 +1,29 @@
-"""What eSMS reports to us: written down first, believed afterwards."""
+"""What eSMS reports to us: stored together with what it changes, and kept where that fails."""
 
 from __future__ import annotations
 
+import copy
 import enum
 import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from django.db import transaction
+from django.db import IntegrityError
+from django.db.models import Q
 
 from . import recording
 from .models import OutboundViberMessage, ViberMessageEvent
-from .phones import same_phone
 from .reports import DeliveryReport, MalformedReport, bounded, parse_report
-from .transactions import in_transaction, lock, write_alias
+from .sentences import put_together
+from .tracebacks import log_failure
+from .transactions import TRIES, in_transaction, write_alias
 
 logger = logging.getLogger("esms_viber")
 
 MOST_EVENTS = 100
-"""Callbacks kept per message."""
+"""Callbacks kept per message that moved nothing."""
 
 
 class Receipt(enum.Enum):
@@ -31,59 +35,60 @@ class Receipt(enum.Enum):
     FAILED = 500
 
 
+@dataclass(frozen=True, slots=True)
+class _Callback:
+    """What came, under a token that was valid."""
+
+    pk: int
+    request_id: str
+    """As the token has it."""
+    data: dict[str, str]
+    fingerprint: str
+    report: DeliveryReport | None
+    """None: no result can be read from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What the events of a message tell of a callback, before it is stored."""
+
+    had_request: bool
+    """Was its RequestId ever the message's?"""
+    known: int | None
+    """The event of the same callback, where it came before."""
+    applied: bool
+    """Did it move the status then?"""
+    moved_nothing: int
+    """The callbacks that are kept and moved nothing."""
+
+
 def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
-    """Store a callback whose token was valid, then apply it, in one transaction that begins with a write.
+    """Store a callback whose token was valid, and apply it, in one transaction.
 
     Where applying fails it is stored all the same, and applied when eSMS repeats it.
     """
+    callback = _read(pk, request_id, parameters)
     try:
-        return in_transaction(lambda: _receive(pk, request_id, parameters))
-    except Exception:
-        logger.exception("callback for message %s could not be stored", pk)
-        return Receipt.FAILED
+        return _receive(callback)
+    except Exception as error:  # noqa: BLE001 - whatever the database raises
+        log_failure(error, "callback for message %s could not be applied", pk)
+    try:
+        _store_alone(callback)
+    except Exception as error:  # noqa: BLE001 - as above
+        log_failure(error, "callback for message %s could not be stored", pk)
+    return Receipt.FAILED
 
 
-def _receive(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
-    message = lock(OutboundViberMessage.objects.using(write_alias()).filter(pk=pk)).first()
-    if message is None:
-        return Receipt.GONE
-    event = _keep(message, request_id, parameters)
+def _read(pk: int, request_id: str, parameters: Mapping[str, str]) -> _Callback:
+    data, report = bounded(parameters), None
     try:
-        report = parse_report(parameters)
+        report = parse_report(data)
     except MalformedReport as error:
         logger.warning("callback for message %s makes no sense: %s", pk, error)
-        return Receipt.NONSENSE
-    if event is None or event.applied or not _speaks_of(message, report, request_id):
-        return Receipt.TAKEN
-    try:
-        with transaction.atomic(using=write_alias()):
-            recording.apply_report(message, report, event)
-    except Exception:
-        if transaction.get_rollback(using=write_alias()):
-            # A deadlock took the savepoint along, and with it the event: all of it once more.
-            raise
-        logger.exception("callback for message %s is stored but could not be applied", pk)
-        return Receipt.FAILED
-    return Receipt.TAKEN
-
-
-def _keep(message: OutboundViberMessage, request_id: str, parameters: Mapping[str, str]) -> ViberMessageEvent | None:
-    """The event of this callback, new or known; None where the message has too many."""
-    events = ViberMessageEvent.objects.using(write_alias())
-    fingerprint = _fingerprint(message.pk, request_id, parameters)
-    known = events.filter(fingerprint=fingerprint).first()
-    if known is not None:
-        return known
-    if events.filter(message=message, kind=ViberMessageEvent.Kind.CALLBACK).count() >= MOST_EVENTS:
-        logger.warning("message %s has %d callbacks; another one is not kept", message.pk, MOST_EVENTS)
-        return None
-    return events.create(
-        message=message,
-        kind=ViberMessageEvent.Kind.CALLBACK,
-        request_id=request_id[:50],
-        data=bounded(parameters),
-        fingerprint=fingerprint,
-    )
+    else:
+        if report.left_out:
+            logger.warning("callback for message %s: cannot be read, and left out: %s", pk, ", ".join(report.left_out))
+    return _Callback(pk, request_id, data, _fingerprint(pk, request_id, parameters), report)
 
 
 def _fingerprint(pk: int, request_id: str, parameters: Mapping[str, str]) -> str:
@@ -91,17 +96,103 @@ def _fingerprint(pk: int, request_id: str, parameters: Mapping[str, str]) -> str
     return hashlib.sha256(json.dumps([pk, request_id, pairs]).encode()).hexdigest()
 
 
+def _receive(callback: _Callback) -> Receipt:
+    for tries_left in reversed(range(TRIES)):
+        # Read outside the transaction, because on SQLite that has to begin with a write.
+        message = OutboundViberMessage.objects.using(write_alias()).filter(pk=callback.pk).first()
+        if message is None:
+            return Receipt.GONE
+        history = _history(message, callback)
+        if not history.had_request:
+            logger.warning("callback for message %s carries a RequestId that it never had: not stored", callback.pk)
+            return Receipt.GONE
+        try:
+            _store(message, history, callback)
+        except (recording.MovedOn, IntegrityError):
+            # A sender, or the same callback in another process, came in between: look again.
+            if not tries_left:
+                raise
+        else:
+            break
+    return Receipt.TAKEN if callback.report else Receipt.NONSENSE
+
+
+def _history(message: OutboundViberMessage, callback: _Callback) -> _History:
+    kept = ViberMessageEvent.Kind.CALLBACK
+    is_current = callback.request_id == message.request_id
+    events = ViberMessageEvent.objects.using(write_alias()).filter(message=message.pk).order_by()
+    events = events.filter(Q(kind=kept) if is_current else Q(kind=kept) | Q(request_id=callback.request_id))
+    found = list(events.values_list("kind", "pk", "fingerprint", "applied"))
+    known = {fingerprint: (pk, applied) for _kind, pk, fingerprint, applied in found}
+    pk, applied = known.get(callback.fingerprint, (None, False))
+    return _History(
+        # Whatever is queued, called or taken over leaves an event under its RequestId.
+        had_request=bool(callback.request_id) and (is_current or any(kind != kept for kind, *_ in found)),
+        known=pk,
+        applied=applied,
+        moved_nothing=sum(kind == kept and not applied for kind, _pk, _fingerprint, applied in found),
+    )
+
+
+def _store(message: OutboundViberMessage, history: _History, callback: _Callback) -> None:
+    """Write the event and what the report changes; nothing for a known one that changes nothing, or one too many."""
+    if history.applied:
+        return
+    to = None
+    if callback.report is not None and _speaks_of(message, callback.report, callback.request_id):
+        to = recording.status_after(message, callback.report)
+    if history.known is not None and to is None:
+        return
+    if history.known is None and to in {None, message.status} and history.moved_nothing >= MOST_EVENTS:
+        logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, MOST_EVENTS)
+        return
+    known = None
+    if history.known is not None:
+        known = ViberMessageEvent.objects.using(write_alias()).filter(pk=history.known).first()
+
+    def write() -> None:
+        # On copies, because what a rollback takes back must not stay on what is written once more.
+        changed, event = copy.copy(message), copy.copy(known) or _new_event(callback)
+        if callback.report is not None and to is not None:
+            # First, because an event that is inserted locks its message on MariaDB, too weakly for the UPDATE.
+            event.applied = recording.apply_report(changed, callback.report, event, again=known is not None)
+        if known is None:
+            event.save(using=write_alias(), force_insert=True)
+        elif event.applied:
+            event.save(using=write_alias(), update_fields=["applied"])
+
+    in_transaction(write)
+
+
+def _new_event(callback: _Callback) -> ViberMessageEvent:
+    return ViberMessageEvent(
+        message_id=callback.pk,
+        kind=ViberMessageEvent.Kind.CALLBACK,
+        request_id=callback.request_id[:50],
+        text=put_together(*callback.report.notes) if callback.report else "",
+        data=callback.data,
+        fingerprint=callback.fingerprint,
+    )
+
+
+def _store_alone(callback: _Callback) -> None:
+    """Keep a callback that could not be applied, unless it is kept already or not of this message."""
+    message = OutboundViberMessage.objects.using(write_alias()).filter(pk=callback.pk).first()
+    if message is not None and (history := _history(message, callback)).had_request and history.known is None:
+        in_transaction(lambda: _new_event(callback).save(using=write_alias(), force_insert=True))
+
+
 def _speaks_of(message: OutboundViberMessage, report: DeliveryReport, request_id: str) -> bool:
     """May this report move the status? An older attempt's, or one that contradicts itself, may not."""
     if request_id != message.request_id:
         logger.info("callback for message %s belongs to an earlier attempt", message.pk)
         return False
-    if report.request_id and report.request_id != message.request_id:
+    if report.names_another_request(message.request_id):
         logger.warning("callback for message %s carries another RequestId", message.pk)
         return False
-    if report.phone and not same_phone(report.phone, message.phone):
+    if report.names_another_phone(message.phone):
         logger.warning("callback for message %s carries another phone", message.pk)
         return False
-    if report.sms_id and message.sms_id and report.sms_id != message.sms_id:
+    if message.sms_id and report.names_another_sms_id(message.sms_id):
         logger.warning("callback for message %s carries another SMSID; the first one is kept", message.pk)
     return True

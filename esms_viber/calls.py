@@ -18,6 +18,7 @@ from .conf import ViberSettings
 from .gateways.base import BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
 from .models import OutboundViberMessage
 from .outcomes import is_non_answer, may_repeat_at
+from .tracebacks import outline
 
 logger = logging.getLogger("esms_viber")
 
@@ -165,8 +166,7 @@ class Calls:
         try:
             return method(subject)
         except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
-            # Neither the text nor the traceback: they may hold what the gateway sent.
-            logger.error("%s raised %s", method.__qualname__, type(error).__name__)  # noqa: TRY400
+            logger.error("%s raised %s", method.__qualname__, outline(error))  # noqa: TRY400
             return None
 
     def _learn(self, result: SendResult | StatusResult) -> None:

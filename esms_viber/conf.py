@@ -12,6 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from .tracebacks import sealed
+
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as StrOrPromise
 
@@ -102,11 +104,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
 }
 
 
-def find_problems(raw: Mapping[str, Any]) -> dict[str, StrOrPromise]:
-    """Known keys whose value is of a wrong type, with what it must be. Values are not repeated."""
-    return {name: rule for name, (fits, rule) in _RULES.items() if name in raw and not fits(raw[name])}
-
-
 def not_a_dict() -> str:
     return gettext("The setting ESMS_VIBER must be a dict.")
 
@@ -120,22 +117,38 @@ def get_settings() -> ViberSettings:
 
     Raises `ImproperlyConfigured`, naming the setting, for a value of a wrong type.
     """
-    # Raised, and put into words, in frames that never held the dict: pages and trackers of errors show local variables.
-    if not _is_a_dict():
-        raise ImproperlyConfigured(not_a_dict())
-    for name, rule in _problems().items():
-        raise ImproperlyConfigured(f"{wrong_type(name)} {rule}")
-    return _read()
+    found = _read()
+    if isinstance(found, str):
+        raise ImproperlyConfigured(found)
+    return found
 
 
-def _is_a_dict() -> bool:
-    return isinstance(getattr(settings, "ESMS_VIBER", {}), Mapping)
+# Whatever holds the dict is sealed, because error trackers show the local variables of every frame of a traceback.
 
 
-def _problems() -> dict[str, StrOrPromise]:
-    return find_problems(getattr(settings, "ESMS_VIBER", {}))
-
-
-def _read() -> ViberSettings:
+@sealed
+def _read() -> ViberSettings | str:
+    """The settings, or what is wrong with them."""
     raw = getattr(settings, "ESMS_VIBER", {})
+    if not isinstance(raw, Mapping):
+        return not_a_dict()
+    for name, rule in _problems(raw).items():
+        return f"{wrong_type(name)} {rule}"
     return ViberSettings(**{name: raw[name] for name in NAMES if name in raw})
+
+
+@sealed
+def names_given() -> list[object] | None:
+    """The keys that the site has written; None where the setting is no dict."""
+    raw = getattr(settings, "ESMS_VIBER", {})
+    return list(raw) if isinstance(raw, Mapping) else None
+
+
+@sealed
+def find_problems() -> dict[str, StrOrPromise]:
+    """Known keys whose value is of a wrong type, with what it must be. Values are not repeated."""
+    return _problems(getattr(settings, "ESMS_VIBER", {}))
+
+
+def _problems(raw: Mapping[str, Any]) -> dict[str, StrOrPromise]:
+    return {name: rule for name, (fits, rule) in _RULES.items() if name in raw and not fits(raw[name])}

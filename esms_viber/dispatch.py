@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from .conf import get_settings
 from .delivery import Drain
+from .tracebacks import log_failure
 
 logger = logging.getLogger("esms_viber")
 
@@ -107,5 +108,5 @@ def dispatch_on_commit(pks: Iterable[int], alias: str) -> None:
 def _dispatch(pks: list[int]) -> None:
     try:
         get_dispatcher()(pks)
-    except Exception:
-        logger.exception("the dispatcher failed; %d messages stay queued", len(pks))
+    except Exception as error:  # noqa: BLE001 - the site's own code
+        log_failure(error, "the dispatcher failed; %d messages stay queued", len(pks))

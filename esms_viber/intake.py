@@ -89,11 +89,7 @@ def _first_with_key(message: OutboundViberMessage) -> OutboundViberMessage | Non
 
 def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> OutboundViberMessage:
     if (first.phone, first.content) != (again.phone, again.content):
-        logger.warning(
-            "dedupe_key %r was given again for another phone or text; kept message %s",
-            first.dedupe_key,
-            first.pk,
-        )
+        logger.warning("the dedupe key of message %s was given again for another phone or text", first.pk)
         lifecycle.note(first, _KEY_GIVEN_AGAIN)
     return first
 

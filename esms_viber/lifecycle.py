@@ -53,18 +53,21 @@ def move(
     *,
     event: ViberMessageEvent | None = None,
     claim: str | None = None,
+    under: str | None = None,
     **columns: Any,
 ) -> bool:
-    """Write the status and the columns in one UPDATE that names the status, and the claim, the message is held to have.
+    """Write the status and the columns in one UPDATE that names what the message is held to have.
 
-    False, and nothing written, where the row has moved on in the meantime. Raises `ValueError` for a move that the
-    table does not have.
+    That is its status and, where they are given, its claim and (`under`) its RequestId. False, and nothing written,
+    where the row has moved on in the meantime. Raises `ValueError` for a move that the table does not have.
     """
     old = Status(message.status)
     _refuse_unless_allowed(old, to)
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=old)
     if claim is not None:
         rows = rows.filter(claim_id=claim)
+    if under is not None:
+        rows = rows.filter(request_id=under)
     if old == Status.SENDING:
         columns |= {"claim_id": "", "lease_until": None}
     if not rows.update(status=to, **columns):

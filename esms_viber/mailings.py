@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,9 @@ class Mailing:
         return self.sandbox or get_settings().SANDBOX
 
     def dedupe_key(self, phone: str) -> str:
-        """The same for the same phone and campaign."""
-        return f"{'rehearsal' if self.is_rehearsal else 'campaign'}:{self.campaign}:{phone}"
+        """The same for the same phone and campaign; a digest, so that no phone stands where keys are shown."""
+        digest = hashlib.sha256(f"{self.campaign}:{phone}".encode()).hexdigest()
+        return f"{'rehearsal' if self.is_rehearsal else 'campaign'}:{digest}"
 
     @property
     def placeholders(self) -> list[str]:

@@ -20,9 +20,10 @@ from .gateways.base import Reach, StatusResult
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import FIRST_QUERY, is_non_answer, next_query_at
 from .phones import mask_phone
-from .recording import apply_report
+from .recording import apply_report, in_log
 from .reports import MalformedReport, parse_report
 from .rows import insert_each, update_each
+from .sentences import put_together
 from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
 
 if TYPE_CHECKING:
@@ -169,15 +170,8 @@ def _record(queries: Sequence[Query], user: Any) -> None:
 
 def _log(message: OutboundViberMessage, result: StatusResult | None) -> None:
     if result is not None:
-        logger.info(
-            "asked about message %s to %s: %s (code %s, %d ms) %s",
-            message.pk,
-            mask_phone(message.phone),
-            message.status,
-            result.code or "-",
-            result.duration_ms,
-            result.text,
-        )
+        phone = mask_phone(message.phone)
+        logger.info("asked about message %s to %s: %s (%s)", message.pk, phone, message.status, in_log(result))
 
 
 def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
@@ -188,10 +182,10 @@ def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessag
         for query in queries
         if query.message.pk in found and query.result is not None
     ]
-    insert_each([event for _message, _result, event in polls], using=write_alias())
     for message, result, event in polls:
         if result.reach is Reach.ANSWERED and result.code == "100":
-            _apply(message, result, event)
+            event.applied = _apply(message, result, event)
+    insert_each([event for _message, _result, event in polls], using=write_alias())
     return found
 
 
@@ -207,13 +201,18 @@ def _event(message: OutboundViberMessage, result: StatusResult, user: Any) -> Vi
     )
 
 
-def _apply(message: OutboundViberMessage, result: StatusResult, event: ViberMessageEvent) -> None:
+def _apply(message: OutboundViberMessage, result: StatusResult, event: ViberMessageEvent) -> bool:
     try:
         report = parse_report(result.values)
     except MalformedReport as error:
         logger.warning("status answer for message %s makes no sense: %s", message.pk, error)
-        return
-    if report.sms_id and report.sms_id != message.sms_id:
+        return False
+    if report.left_out:
+        logger.warning(
+            "status answer for message %s: cannot be read, and left out: %s", message.pk, ", ".join(report.left_out)
+        )
+        event.text = put_together(*report.notes, event.text)[:500]
+    if report.names_another_sms_id(message.sms_id):
         logger.warning("status answer for message %s speaks of another SMSID", message.pk)
-        return
-    apply_report(message, report, event)
+        return False
+    return apply_report(message, report, event)

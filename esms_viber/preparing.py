@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 from django.db import transaction
@@ -19,9 +18,8 @@ from .outcomes import wait_before
 from .outgoing import outgoing_for
 from .sentences import put_together
 from .signals import CancelSend, pre_send
+from .tracebacks import log_failure
 from .transactions import in_transaction, write_alias
-
-logger = logging.getLogger("esms_viber")
 
 _VETOED = gettext_noop("This site decided not to send it.")
 _NOT_CHECKED = gettext_noop("Not sent: this site's own check before sending (pre_send) failed.")
@@ -41,8 +39,8 @@ def is_allowed(attempt: Attempt) -> bool:
     except CancelSend as veto:
         reason = str(veto) or _VETOED
         _end_claim(Move(message, Status.CANCELLED, lifecycle.end_columns(reason)), reason)
-    except Exception as error:
-        logger.exception("a pre_send receiver failed; message %s waits", message.pk)
+    except Exception as error:  # noqa: BLE001 - the site's own code
+        log_failure(error, "a pre_send receiver failed; message %s waits", message.pk)
         reason = put_together(_NOT_CHECKED, type(error).__name__)
         when = timezone.now() + wait_before(5)
         _end_claim(lifecycle.put_back(message, when=when, error_message=reason), reason)

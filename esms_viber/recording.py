@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,8 @@ from . import lifecycle
 from .calls import Attempt
 from .codes import Verdict, describe
 from .conf import get_settings
-from .gateways.base import Reach, SendResult
+from .gateways.answers import own_words
+from .gateways.base import Reach, SendResult, StatusResult
 from .lifecycle import EXPIRED, Move
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import Decision, decide, may_repeat_at, next_query_at, wait_before
@@ -30,6 +32,7 @@ from .transactions import in_transaction, lock, write_alias
 logger = logging.getLogger("esms_viber")
 
 _NOTHING_SAID = gettext_noop("eSMS gave no answer that can be used.")
+_CODE = re.compile(r"[0-9]{1,4}")
 ABANDONED = "abandoned"
 """Beside the values of `Reach`, in the history: the sender was gone before it could tell how far its call got."""
 
@@ -191,13 +194,11 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
     level = logging.INFO if went_well else logging.WARNING
     logger.log(
         logging.ERROR if verdict is Verdict.ACCOUNT else level,
-        "message %s to %s: %s (code %s, %d ms) %s",
+        "message %s to %s: %s (%s)",
         message.pk,
         mask_phone(message.phone),
         message.status,
-        result.code or "-",
-        result.duration_ms,
-        result.text,
+        in_log(result),
     )
     if message.status == Status.UNKNOWN and message.next_attempt_at is None:
         tell_undecided(message)
@@ -207,38 +208,57 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
         )
 
 
+def in_log(result: SendResult | StatusResult) -> str:
+    """How a call went, without the gateway's own words, because these may repeat the phone or the text."""
+    code = result.code if _CODE.fullmatch(result.code) else "-"
+    http = f"HTTP {result.http_status}, " if result.http_status else ""
+    return f"{result.reach.value}, code {code}, {http}{result.duration_ms} ms {own_words(result.text)}".rstrip()
+
+
 def tell_undecided(message: OutboundViberMessage) -> None:
     logger.error("message %s may have been sent, or not; nothing repeats it, somebody has to decide", message.pk)
 
 
-def apply_report(message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent) -> bool:
-    """Move the status as a report on the current RequestId demands; True where it moved.
+class MovedOn(Exception):
+    """The message is not as it was read any more."""
 
-    To be called with the row locked. Final states stay: the first final report wins.
+
+def apply_report(
+    message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent, *, again: bool = False
+) -> bool:
+    """Write what a report on the current RequestId says, in one UPDATE; True where it moved the status.
+
+    Final states stay, because the first final report wins. `again`: a report that was stored before moves the status,
+    or adds what the row lacks. The UPDATE names the status and the RequestId of the message as it was read; raises
+    `MovedOn`, and writes nothing, where these have changed.
     """
-    to = _status_after(message, report)
-    columns = _reported(message, report)
+    to = status_after(message, report)
     if to is None:
         return False
-    if to in {Status.DELIVERED, Status.UNDELIVERED}:
-        columns["completed_at"] = timezone.now()
+    columns = _reported(message, report)
     # Where no answer told when eSMS took it, that was with the first call that had none.
     sent_at = columns["sent_at"] = message.sent_at or message.uncertain_since or timezone.now()
     if to == Status.SENT and message.next_query_at is None:
         columns["next_query_at"] = _next_query(message, message.sms_id or report.sms_id, sent_at)
     if to == message.status:
-        OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to).update(**columns)
+        new = {
+            name: value
+            for name, value in columns.items()
+            if value != getattr(message, name) and not (again and getattr(message, name) not in {None, ""})
+        }
+        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to)
+        if new and not rows.filter(request_id=message.request_id).update(**new):
+            raise MovedOn
         return False
     if to != Status.SENT:
-        columns["next_query_at"] = None
-    if not lifecycle.move(message, to, event=event, next_attempt_at=None, **columns):
-        return False
-    event.applied = True
-    event.save(update_fields=["applied"])
+        columns |= {"completed_at": timezone.now(), "next_query_at": None}
+    if not lifecycle.move(message, to, event=event, under=message.request_id, next_attempt_at=None, **columns):
+        raise MovedOn
     return True
 
 
-def _status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:
+def status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:
+    """The status that the message has after the report; None where the report changes nothing."""
     match report.verdict:
         case ReportVerdict.DELIVERED:
             to = Status.DELIVERED

@@ -25,6 +25,8 @@ class ResendPlan:
     """Sent again as new messages: taken, or perhaps taken."""
     skipped: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
     """With the reason, a sentence for people."""
+    invalid: set[int] = field(default_factory=set)
+    """Those of the skipped that cannot be sent as they stand; their reason may repeat the phone."""
 
 
 def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
@@ -35,6 +37,9 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
     for message in messages:
         if reason := _obstacle(message, being_resent):
             plan.skipped.append((message, reason))
+        elif reason := _what_is_wrong(message):
+            plan.skipped.append((message, reason))
+            plan.invalid.add(message.pk)
         elif message.is_editable:
             plan.first.append(message)
         else:
@@ -67,6 +72,10 @@ def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> s
         return _("It is being sent.")
     if message.pk in being_resent:
         return _("It has been sent again, and that message is not final yet.")
+    return ""
+
+
+def _what_is_wrong(message: OutboundViberMessage) -> str:
     try:
         message.validate_for_sending()
     except ValidationError as error:

@@ -12,9 +12,14 @@ def put_together(*parts: str) -> str:
     return _BETWEEN.join(filter(None, parts))
 
 
+def parts(text: str) -> list[str]:
+    """What was put together."""
+    return text.split(_BETWEEN)
+
+
 def stored(text: str) -> str:
     """A stored text for a reader; what eSMS or the site itself said is shown as it was said."""
-    return _BETWEEN.join(gettext(part) if _is_sentence(part) else part for part in text.split(_BETWEEN))
+    return _BETWEEN.join(gettext(part) if _is_sentence(part) else part for part in parts(text))
 
 
 def _is_sentence(part: str) -> bool:

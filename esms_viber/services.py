@@ -193,7 +193,8 @@ def _resend(pks: list[int], user: AbstractBaseUser | None) -> list[OutboundViber
     with translation.override(None):  # the reasons are for the log, which is in English whoever resends
         plan = plan_resend(_locked(pks))
     for message, reason in plan.skipped:
-        logger.info("message %s is not sent again: %s", message.pk, reason)
+        told = "it cannot be sent as it stands." if message.pk in plan.invalid else reason
+        logger.info("message %s is not sent again: %s", message.pk, told)
     lifecycle.queue_all(plan.first)
     lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
     lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])

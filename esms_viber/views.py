@@ -22,8 +22,8 @@ from .transactions import non_atomic_requests
 def callback(request: HttpRequest, token: str) -> HttpResponse:
     """Take a result from eSMS, by GET; never redirects. The token in the path is the only proof that it is eSMS.
 
-    200: stored. 400: stored, but no result can be read from it. 404: not a token of ours, or the message is deleted;
-    nothing is stored. 500: stored, but not applied; to be sent again.
+    200: stored. 400: stored, but no result can be read from it. 404: not a token of ours, or one of another site with
+    our `SECRET_KEY`, or the message is deleted; nothing is stored. 500: stored, but not applied; to be sent again.
     """
     signed = read_token(token)
     if signed is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,7 @@ from django.db import Error as DatabaseTrouble
 from django.db import close_old_connections
 
 from .delivery import DeliverySummary, Drain
-
-logger = logging.getLogger("esms_viber")
+from .tracebacks import log_failure
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 """Seconds until eSMS is tried again, with a single message, after it refused the account or did not answer."""
@@ -31,8 +29,8 @@ def watch(*, should_stop: Callable[[], bool], on_progress: Callable[[int], objec
         run = DeliverySummary()
         try:
             run = Drain(endless=True, should_stop=should_stop, on_progress=on_progress).run()
-        except DatabaseTrouble:
-            logger.exception("the database failed; what was on its way is taken over in two minutes")
+        except DatabaseTrouble as error:
+            log_failure(error, "the database failed; what was on its way is taken over in two minutes")
         total = _add(total, run)
         pause = FIRST_PAUSE if run.sent else pause
         _rest(pause, should_stop)

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from contextlib import contextmanager
 from decimal import Decimal
 from urllib.parse import urlencode, urlsplit
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.signing import Signer
 from django.db import OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
-from esms_viber import recording
+from esms_viber import callbacks, recording
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
+from esms_viber.reports import LEFT_OUT
 from esms_viber.services import (
     cancel_viber_messages,
+    deliver_due_messages,
     deliver_messages,
     queue_viber_message,
     resend_viber_messages,
     send_viber_message,
 )
 from esms_viber.signals import status_changed
+from esms_viber.tokens import make_token
 
 pytestmark = pytest.mark.django_db
 
@@ -193,10 +200,10 @@ def test_one_failure_among_the_counts_is_not_a_success():
     assert status_of(message) == "undelivered"
 
 
-@pytest.mark.parametrize("counts", [{"SendSuccess": "1"}, {"SendSuccess": "1", "SendFailed": ""}])
-def test_missing_count_is_zero(counts):
+@pytest.mark.parametrize("failed", [{}, {"SendFailed": ""}, {"SendFailed": "null"}, {"SendFailed": "-"}])
+def test_missing_count_is_zero(failed):
     message, path = send()
-    report(path, {"SendStatus": "5"}, **counts)
+    report(path, {"SendStatus": "5", "SendSuccess": "1"}, **failed)
     assert status_of(message) == "delivered"
 
 
@@ -324,6 +331,56 @@ def test_deleted_message_is_not_found_and_nothing_is_stored():
     assert not ViberMessageEvent.objects.exists()
 
 
+@pytest.mark.parametrize("request_id", [uuid4().hex, "another", ""])
+@pytest.mark.parametrize("of", [None, TIME_OUT, NO_BRAND])
+def test_request_id_that_the_message_never_had_is_not_found_and_nothing_is_stored(request_id, of, caplog):
+    """Another site, or another schema, with the same SECRET_KEY has a message with the same primary key."""
+    message, _path = send(*[of] if of else [])
+    before, events = columns_of(message), message.events.count()
+    foreign = reverse("esms_viber:callback", args=[make_token(message.pk, request_id)])
+
+    for _ in range(2):
+        assert report(foreign, DELIVERED).status_code == 404
+
+    assert (columns_of(message), message.events.count()) == (before, events)
+    assert "never had" in caplog.text
+    assert not request_id or request_id not in caplog.text
+
+
+def test_a_draft_had_no_request_id():
+    draft = OutboundViberMessage.objects.create(phone=PHONE, content="Later")
+    for request_id in ("", uuid4().hex):
+        path = reverse("esms_viber:callback", args=[make_token(draft.pk, request_id)])
+        assert report(path, DELIVERED).status_code == 404
+    assert not draft.events.exists()
+
+
+def test_callback_stored_under_a_foreign_request_id_before_makes_it_none_of_the_message():
+    message, _path = send()
+    foreign = uuid4().hex
+    message.events.create(kind="callback", request_id=foreign, data={"SendStatus": "7"}, fingerprint="before")
+    path = reverse("esms_viber:callback", args=[make_token(message.pk, foreign)])
+    assert report(path, DELIVERED).status_code == 404
+    assert len(callbacks_of(message)) == 1
+
+
+def test_request_id_of_a_sender_that_was_killed_is_one_of_the_message(settings, clock):
+    """It left no attempt; what took the message over left an event under its RequestId."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+    message = queue_viber_message(PHONE, "Hello")
+    now = timezone.now()
+    OutboundViberMessage.objects.update(status="sending", claim_id="gone", lease_until=now, uncertain_since=now)
+    path = reverse("esms_viber:callback", args=[make_token(message.pk, message.request_id)])
+    assert report(path, SendStatus="0", n="1").status_code == 200
+    assert status_of(message) == "sending"
+    clock.advance(minutes=5)
+    MemoryGateway.answers.append(TIME_OUT)
+    deliver_due_messages()
+    OutboundViberMessage.objects.update(request_id="a-later-one")
+    assert report(path, TAKEN, n="2").status_code == 200
+    assert [event.request_id for event in callbacks_of(message)] == [message.request_id] * 2
+
+
 def test_report_on_an_earlier_attempt_is_kept_and_moves_nothing():
     message, old_path = send(NO_BRAND)
     resend_viber_messages([message])
@@ -360,6 +417,37 @@ def test_report_that_contradicts_its_token_is_kept_with_a_warning_and_moves_noth
 def test_phone_agrees_in_any_spelling(phone):
     message, path = send()
     report(path, DELIVERED, phonenumber=phone, RequestId=message.request_id)
+    assert status_of(message) == "delivered"
+
+
+@pytest.mark.parametrize("phone", ["090188****", "xxxx8484", "***", "null", "None", "undefined", "-", "8484", "?"])
+def test_phone_that_is_masked_or_cannot_be_read_contradicts_nothing(phone, caplog):
+    message, path = send()
+    assert report(path, DELIVERED, phonenumber=phone).status_code == 200
+    assert status_of(message) == "delivered"
+    assert "another phone" not in caplog.text
+    assert callbacks_of(message)[0].data["phonenumber"] == phone
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str.upper,
+        lambda ours: f"  {ours} ",
+        lambda ours: str(UUID(ours)),
+        lambda ours: f"{{{UUID(ours)}}}".upper(),
+        lambda ours: f"{ours[:8]}****",
+        lambda ours: "null",
+        lambda ours: "(null)",
+        lambda ours: "-",
+        lambda ours: str(UUID(int=0)),
+        lambda ours: ours + "\x00",
+        lambda ours: "d" * 200,
+    ],
+)
+def test_request_id_agrees_in_any_spelling_and_contradicts_nothing_where_it_cannot_be_read(spell):
+    message, path = send()
+    assert report(path, DELIVERED, RequestId=spell(message.request_id)).status_code == 200
     assert status_of(message) == "delivered"
 
 
@@ -403,14 +491,7 @@ def test_report_on_a_message_that_was_never_sent_is_an_event_only(status, settin
         {"SendStatus": "5\x00", "SendSuccess": "1"},
         {"SendStatus": "5", "SendSuccess": "-1"},
         {"SendStatus": "5", "SendSuccess": "many"},
-        {"SendStatus": "5", "SendSuccess": "1", "SendFailed": "null"},
-        {"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "NaN"},
-        {"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "Infinity"},
-        {"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "1e99"},
-        {"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "-470"},
-        {"SendStatus": "5", "SendSuccess": "1", "telcoid": "Viettel"},
-        {"SendStatus": "5", "SendSuccess": "1", "SMSID": "x" * 65},
-        {"SendStatus": "5", "SendSuccess": "1", "SMSID": "x" * 100_000},
+        {"SendStatus": "5", "SendSuccess": "1", "SendFailed": "some"},
         {"SendStatus": "x" * 100_000},
     ],
     ids=lambda parameters: urlencode(parameters)[:60],
@@ -428,21 +509,41 @@ def test_nonsense_is_refused_and_kept(nonsense):
     assert status_of(message) == "delivered"
 
 
-def test_smsid_with_a_control_character_is_nonsense_and_is_not_recorded_in_another_spelling():
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[
+            ("TotalPrice", value)
+            for value in ["470,0000", "1,470.0000", "1.470", "null", "470 VND", "-1", "NaN", "1e400", "9" * 300, "\x00"]
+        ],
+        *[("telcoid", value) for value in ["Viettel", "1.5", "9" * 30, "\x00"]],
+        *[("SMSID", value) for value in ["y" * 65, "y" * 100_000, "849fe08c\x00", "849f\nx", "849f****"]],
+        *[("phonenumber", value) for value in ["nonsense", "0901888484 ext 5", "+1", "9" * 300]],
+        *[("RequestId", value) for value in ["y" * 65, "?"]],
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_field_that_decides_nothing_costs_the_verdict_nothing(name, value, caplog):
     message, path = send(TIME_OUT)
-    assert report(path, DELIVERED, SMSID="849fe08c\x00").status_code == 400
+    right = {"TotalPrice": "470.0000", "telcoid": "2", "SMSID": "sms-1", "phonenumber": PHONE}
+
+    assert report(path, {**DELIVERED, **right, name: value}).status_code == 200
+
     message.refresh_from_db()
-    assert (message.status, message.sms_id) == ("unknown", "")
-    assert len(callbacks_of(message)) == 1
-
-
-@pytest.mark.parametrize("field", ["RequestId", "phonenumber"])
-def test_identifier_with_a_control_character_agrees_with_nothing(field):
-    message, path = send(TIME_OUT)
-    right = {"RequestId": message.request_id, "phonenumber": PHONE}[field]
-    assert report(path, DELIVERED, **{field: right + "\x00"}).status_code in {200, 400}
-    assert status_of(message) == "unknown"
-    assert len(callbacks_of(message)) == 1
+    found = {"TotalPrice": message.total_price, "telcoid": message.telco_id, "SMSID": message.sms_id}
+    expected = {"TotalPrice": Decimal(470), "telcoid": 2, "SMSID": "sms-1"}
+    if name in expected:
+        expected[name] = "" if name == "SMSID" else None
+    assert (message.status, found) == ("delivered", expected)
+    (event,) = callbacks_of(message)
+    assert event.applied
+    if value != "null":
+        assert event.text == LEFT_OUT[name]
+        (warning,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+        assert name in warning
+        assert value not in warning
+    else:
+        assert event.text == ""
 
 
 def test_whatever_comes_beside_the_report_is_kept_within_bounds():
@@ -501,26 +602,69 @@ def test_repeated_callback_is_stored_once_in_whatever_order_and_case_it_comes():
     assert len(callbacks_of(message)) == 2
 
 
-def test_at_most_a_hundred_callbacks_are_kept_and_none_is_believed_without_being_kept():
+@pytest.mark.parametrize(
+    "empty_words",
+    [TAKEN, {"SendStatus": "0"}, {"SendStatus": "nonsense"}, {**DELIVERED, "phonenumber": "0901888485"}],
+)
+def test_at_most_a_hundred_callbacks_that_moved_nothing_are_kept_and_the_one_that_moves_is_applied(empty_words):
     message, path = send()
-    answers = {report(path, TAKEN, n=str(n)).status_code for n in range(103)}
-    assert answers == {200}
+    for n in range(103):
+        report(path, empty_words, n=str(n))
+    assert len(callbacks_of(message)) == 100
+
     assert report(path, DELIVERED).status_code == 200
-    assert message.events.filter(kind="callback").count() == 100
-    assert status_of(message) == "sent"
+    assert status_of(message) == "delivered"
+    assert [event.applied for event in callbacks_of(message)] == [False] * 100 + [True]
+    report(path, UNDELIVERED)
+    assert len(callbacks_of(message)) == 101
 
 
-def test_number_of_queries_does_not_grow_with_the_history(django_assert_max_num_queries):
-    message, path = send()
-    with django_assert_max_num_queries(16) as first:
-        report(path, TAKEN, n="first")
-        needed = len(first)
-    for n in range(60):
+def test_callbacks_that_moved_the_status_do_not_count_among_the_hundred():
+    message, path = send(TIME_OUT)
+    report(path, TAKEN)
+    report(path, DELIVERED)
+    for n in range(103):
         report(path, TAKEN, n=str(n))
-    with django_assert_max_num_queries(needed):
-        report(path, TAKEN, n="last")
-    with django_assert_max_num_queries(16):
+    assert [event.applied for event in callbacks_of(message)] == [True, True] + [False] * 100
+
+
+def test_one_too_many_changes_nothing_else_either():
+    message, path = send()
+    for n in range(100):
+        report(path, TAKEN, n=str(n))
+    before = columns_of(message)
+    assert report(path, TAKEN, TotalPrice="999", SMSID="another").status_code == 200
+    assert columns_of(message) == before
+
+
+@contextmanager
+def statements():
+    """The first words of what is sent to the database, but for the transactions' own."""
+    found = []
+    with CaptureQueriesContext(connection) as captured:
+        yield found
+    words = [query["sql"].split()[0].upper() for query in captured.captured_queries]
+    found += [word for word in words if word in {"SELECT", "UPDATE", "INSERT", "DELETE"}]
+
+
+@pytest.mark.parametrize("before", [0, 60])
+def test_statements_of_a_callback_are_few_and_do_not_grow_with_the_history(before):
+    message, path = send()
+    for n in range(before):
+        report(path, TAKEN, n=str(n))
+    with statements() as first:
+        report(path, TAKEN, SMSID="another")
+    assert first == ["SELECT", "SELECT", "UPDATE", "INSERT"][: 4 if not before else 2] + (["INSERT"] if before else [])
+    with statements() as final:
         report(path, DELIVERED)
+    assert final == ["SELECT", "SELECT", "UPDATE", "INSERT"]
+    for parameters in (DELIVERED, {**TAKEN, "SMSID": "another"}):
+        with statements() as known:
+            assert report(path, parameters).status_code == 200
+        assert known == ["SELECT", "SELECT"]
+    with statements() as foreign:
+        report(reverse("esms_viber:callback", args=[make_token(message.pk, uuid4().hex)]), DELIVERED)
+    assert foreign == ["SELECT", "SELECT"]
     assert status_of(message) == "delivered"
 
 
@@ -640,7 +784,8 @@ def test_event_survives_when_applying_fails_and_the_repeat_applies_it(monkeypatc
         assert report(path, DELIVERED).status_code == 500
     (event,) = callbacks_of(message)
     assert (event.applied, status_of(message)) == (False, "sent")
-    assert "the disk is full" in caplog.text
+    assert "OperationalError" in caplog.text
+    assert "the disk is full" not in caplog.text, "an error of the database may quote the whole row"
 
     assert report(path, DELIVERED).status_code == 200
     (event,) = callbacks_of(message)
@@ -648,20 +793,82 @@ def test_event_survives_when_applying_fails_and_the_repeat_applies_it(monkeypatc
 
 
 @pytest.mark.django_db(transaction=True)
-def test_event_is_written_before_it_is_applied_and_survives_the_rollback_of_that(monkeypatch):
+def test_event_survives_the_rollback_of_what_was_applied(monkeypatch):
     message, path = send()
-    seen = []
 
-    def write_then_fail(message, report, event):
-        seen.append(ViberMessageEvent.objects.filter(pk=event.pk).exists())
+    def write_then_fail(message, report, event, **kwargs):
         OutboundViberMessage.objects.filter(pk=message.pk).update(telco_id=99)
-        raise OperationalError("the connection broke")
+        raise ValueError("a mistake of ours")
 
-    monkeypatch.setattr(recording, "apply_report", write_then_fail)
-    assert report(path, DELIVERED).status_code == 500
-    assert seen == [True]
-    assert len(callbacks_of(message)) == 1
+    with monkeypatch.context() as broken:
+        broken.setattr(recording, "apply_report", write_then_fail)
+        assert report(path, DELIVERED).status_code == 500
+    (event,) = callbacks_of(message)
+    assert not event.applied
     assert columns_of(message)["telco_id"] is None
+
+
+def test_final_report_that_could_not_be_applied_is_kept_though_a_hundred_are(monkeypatch):
+    message, path = send()
+    for n in range(100):
+        report(path, TAKEN, n=str(n))
+    with monkeypatch.context() as broken:
+        broken.setattr(recording, "apply_report", _fail)
+        assert report(path, DELIVERED).status_code == 500
+    assert report(path, DELIVERED).status_code == 200
+    assert status_of(message) == "delivered"
+
+
+def test_report_on_the_way_whose_applying_failed_adds_what_the_row_lacks_when_it_is_repeated(monkeypatch):
+    message, path = send(SendResult(reach=Reach.ANSWERED, code="100"))
+    with monkeypatch.context() as broken:
+        broken.setattr(recording, "apply_report", _fail)
+        assert report(path, TAKEN, SMSID="sms-1").status_code == 500
+    assert report(path, TAKEN, SMSID="sms-1").status_code == 200
+    message.refresh_from_db()
+    assert (message.status, message.sms_id) == ("sent", "sms-1")
+
+
+def test_callback_is_not_kept_without_its_message_having_had_the_request_id(monkeypatch):
+    message, _path = send()
+    path = reverse("esms_viber:callback", args=[make_token(message.pk, uuid4().hex)])
+    monkeypatch.setattr(callbacks, "_receive", _fail)
+    assert report(path, DELIVERED).status_code == 500
+    assert not callbacks_of(message)
+
+
+@pytest.mark.parametrize(("meanwhile", "ends"), [("delivered", "delivered"), ("unknown", "undelivered")])
+def test_what_has_moved_on_since_it_was_read_is_read_again(monkeypatch, meanwhile, ends):
+    message, path = send(TIME_OUT)
+    OutboundViberMessage.objects.update(status="sent")
+    status_after = recording.status_after
+
+    def then_somebody_else(*args):
+        monkeypatch.setattr(recording, "status_after", status_after)
+        try:
+            return status_after(*args)
+        finally:
+            OutboundViberMessage.objects.update(status=meanwhile)
+
+    monkeypatch.setattr(recording, "status_after", then_somebody_else)
+    assert report(path, UNDELIVERED).status_code == 200
+    assert status_of(message) == ends
+    (event,) = callbacks_of(message)
+    assert event.applied is (ends == "undelivered")
+
+
+def test_what_moves_on_each_time_is_read_a_few_times_and_kept(monkeypatch):
+    message, path = send()
+    tries = []
+
+    def moved_on(*args, **kwargs):
+        tries.append(args)
+        raise recording.MovedOn
+
+    monkeypatch.setattr(recording, "apply_report", moved_on)
+    assert report(path, DELIVERED).status_code == 500
+    assert 2 <= len(tries) <= 10
+    assert len(callbacks_of(message)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -700,4 +907,5 @@ def test_receiver_that_fails_does_not_undo_a_report(caplog):
     finally:
         status_changed.disconnect(receiver)
     assert status_of(message) == "delivered"
-    assert "the shop is closed" in caplog.text
+    assert "status_changed receiver failed: ValueError" in caplog.text
+    assert "the shop is closed" not in caplog.text

@@ -122,6 +122,7 @@ def _layer(module: str) -> int | None:
             "esms_viber.states",
             "esms_viber.codes",
             "esms_viber.sentences",
+            "esms_viber.tracebacks",
         ),
         (
             "esms_viber.gateways",

@@ -21,7 +21,7 @@ from esms_viber.models import OutboundViberMessage
 from esms_viber.polling import refresh_due_messages
 from esms_viber.services import deliver_due_messages, queue_viber_messages, refresh_viber_messages, send_viber_message
 from esms_viber.testing import play_callback
-from tests.fake_gateway import PATIENCE, Close, accepted, json_answer
+from tests.fake_gateway import PATIENCE, Close, accepted, http_answer, json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -216,6 +216,51 @@ def test_a_status_that_makes_no_sense_changes_nothing(esms, clock):
     message.refresh_from_db()
     assert message.status == "sent"
     assert message.events.last().kind == "poll"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("TotalPrice", '"470,0000"'),
+        ("TotalPrice", '"null"'),
+        ("TotalPrice", "1e400"),
+        ("TotalPrice", "1e99999999999999999999"),
+        ("TotalPrice", "NaN"),
+        ("TotalPrice", "-1"),
+        ("TotalPrice", '{"VND": 470}'),
+        ("TelcoId", '"Viettel"'),
+        ("SMSID", '"' + "y" * 65 + '"'),
+        ("SMSID", '"null"'),
+        ("SMSID", "null"),
+    ],
+)
+@pytest.mark.parametrize("by_command", [True, False])
+def test_a_field_that_cannot_be_read_costs_the_verdict_nothing(esms, clock, name, raw, by_command, caplog):
+    (message,) = send()
+    good = {"CodeResponse": '"100"', "SendStatus": "5", "SendSuccess": '"1"', "SendFailed": "null", name: raw}
+    body = "{" + ", ".join(f'"{name}": {value}' for name, value in good.items()) + "}"
+    esms.answer_all(http_answer(body.encode(), content_type="application/json"))
+    clock.advance(minutes=6)
+    if by_command:
+        assert "1 delivered" in refresh()
+    else:
+        refresh_viber_messages([message])
+    sms_id = message.sms_id
+    message.refresh_from_db()
+    assert (message.status, message.total_price, message.telco_id, message.sms_id) == ("delivered", None, None, sms_id)
+    event = message.events.last()
+    assert (event.kind, event.applied) == ("poll", True)
+    if "null" not in raw and "{" not in raw:
+        assert "could not be read and is left out." in event.text
+        assert "left out: " in caplog.text
+        assert raw.strip('"') not in caplog.text
+
+
+def test_an_sms_id_in_capitals_is_the_same(esms, clock):
+    (message,) = send()
+    esms.answer_all(json_answer({"CodeResponse": "100", "SMSID": message.sms_id.upper(), **DELIVERED}))
+    clock.advance(minutes=6)
+    assert "1 delivered" in refresh()
 
 
 def test_an_answer_about_another_message_changes_nothing(esms, clock):

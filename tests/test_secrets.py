@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import http.client
 import json
 import logging
 import sys
 import traceback
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core import serializers
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from django.utils import timezone
 from django.views.debug import technical_500_response
 
-from esms_viber.conf import get_settings
+from esms_viber import gateways
+from esms_viber.conf import find_problems, get_settings
+from esms_viber.gateways import get_gateway
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import deliver_due_messages, refresh_viber_messages, send_viber_message
 from tests.fake_gateway import Received, http_answer, json_answer
@@ -89,7 +96,9 @@ class Haul(logging.Handler):
         while trace is not None:
             # The test's own frames hold the keys it looks for.
             if __file__ != trace.tb_frame.f_code.co_filename:
-                self.texts.append(repr(trace.tb_frame.f_locals))
+                for value in trace.tb_frame.f_locals.values():
+                    with contextlib.suppress(Exception):  # half built, where it was interrupted
+                        self.texts.append(repr(value))
             trace = trace.tb_next
 
     def add_rows(self) -> None:
@@ -178,3 +187,83 @@ def test_a_setting_of_a_wrong_type_shows_no_key(settings, haul):
         get_settings()
     haul.add_exception(refused.value)
     assert haul.leaks() == []
+
+
+# -- Ctrl-C and time limits --------------------------------------------------------------------------------------------
+
+
+def _interrupting(number: int, within: tuple[str, ...]) -> Callable[[FrameType, str, Any], Any]:
+    """A trace function that interrupts at the n-th step of modules whose names begin so."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        if not frame.f_globals.get("__name__", "").startswith(within):
+            return None
+        count += 1
+        if count == number:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def interruptions(call: Callable[[], object], within: tuple[str, ...], step: int = 1) -> Iterator[BaseException]:
+    """What `call` raises when it is interrupted at each of its steps in turn."""
+    number = 1
+    while True:
+        # Django keeps a setting where it was read once: the first reading has frames of its own.
+        django_settings.__dict__.pop("ESMS_VIBER", None)
+        gateways._start_anew()
+        before = sys.gettrace()
+        sys.settrace(_interrupting(number, within))
+        try:
+            call()
+        except KeyboardInterrupt as error:
+            sys.settrace(before)
+            yield error
+        except ImproperlyConfigured:
+            return
+        else:
+            return
+        finally:
+            sys.settrace(before)
+        number += step
+
+
+NEAR = ("esms_viber.conf", "esms_viber.gateways", "esms_viber.checks", "esms_viber.tracebacks", "django.conf")
+FAR = (*NEAR, "requests", "urllib", "json", "http", "re", "dataclasses", "esms_viber")
+CALLS: dict[str, tuple[Callable[[], object], tuple[str, ...], int]] = {
+    "settings": (get_settings, FAR, 1),
+    "problems": (find_problems, FAR, 1),
+    "gateway": (get_gateway, NEAR, 1),
+    "gateway, and what it calls": (get_gateway, FAR, 11),
+    "checks": (lambda: run_checks(tags=["esms_viber"], include_deployment_checks=True), NEAR, 5),
+    "send": (lambda: send_viber_message(PHONE, "Xin chào"), NEAR, 7),
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"TIMEOUT": "5"}, {"BASE_URL": "nowhere"}, {"API_KEY": None}])
+@pytest.mark.parametrize(("call", "within", "step"), CALLS.values(), ids=CALLS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_no_frame_of_an_interruption_binds_a_key(secret_esms, settings, haul, call, within, step, changes):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, **changes}
+    count = 0
+    for error in interruptions(call, within, step):
+        haul.add_exception(error)
+        assert haul.leaks() == [], f"interrupted at step {1 + count * step}"
+        haul.texts.clear()
+        count += 1
+    assert count > 5
+
+
+def test_the_search_would_find_a_key_in_a_frame(secret_esms, haul):
+    def careless() -> None:
+        namespace: dict[str, Any] = {"settings": django_settings, "__name__": "careless"}
+        exec(compile("def f():\n raw = settings.ESMS_VIBER\n return len(raw)", "careless", "exec"), namespace)  # noqa: S102
+        namespace["f"]()
+
+    for error in interruptions(careless, ("careless",)):
+        haul.add_exception(error)
+    assert haul.leaks()

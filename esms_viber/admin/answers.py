@@ -54,7 +54,7 @@ def refuse_so_many(model_admin: MessageAdminBase, request: HttpRequest, most: in
 
 
 def report_configuration(model_admin: MessageAdminBase, request: HttpRequest, error: ImproperlyConfigured) -> None:
-    logger.error("the connection to eSMS is not set up", exc_info=error)
+    logger.error("the connection to eSMS is not set up: %s", error)
     model_admin.message_user(request, not_set_up(error), notices.ERROR)
 
 

@@ -13,7 +13,6 @@ from ..codes import ACCOUNT_CODES, Verdict, describe
 from ..gateways.base import Reach, SendResult
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..outcomes import Decision, decide
-from ..phones import same_phone
 from ..recording import ABANDONED
 from ..reports import DeliveryReport, MalformedReport, ReportVerdict, parse_report
 from . import display
@@ -31,7 +30,7 @@ class Entry:
     """Colour and sign, as of a status."""
     link: SafeString | str = ""
     quote: str = ""
-    """eSMS's own words, or what went wrong with the call."""
+    """eSMS's own words, or what went wrong with the call or the report."""
     advice: str = ""
     """What to do about it, or how to take it."""
     by: str = ""
@@ -149,7 +148,8 @@ def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: D
 
 
 def _callback(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
-    return _reported(event, message, _("eSMS reports: %(report)s."))
+    quote = {"quote": display.stored(event.text)}
+    return quote | _reported(event, message, _("eSMS reports: %(report)s."))
 
 
 def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
@@ -190,12 +190,13 @@ def _verdict(report: DeliveryReport) -> tuple[str, tuple[str, str]]:
 
 def _objection(event: ViberMessageEvent, message: OutboundViberMessage, report: DeliveryReport) -> str:
     """Why the report does not speak of the message as it was sent last."""
-    if report.request_id and report.request_id != event.request_id:
+    is_callback = event.kind == ViberMessageEvent.Kind.CALLBACK
+    if is_callback and report.names_another_request(event.request_id):
         return _("It names another RequestId, and was not believed.")
     if event.request_id != message.request_id:
         return _("It is about an earlier RequestId of this message.")
-    if event.kind == ViberMessageEvent.Kind.CALLBACK and report.phone and not same_phone(report.phone, message.phone):
+    if is_callback and report.names_another_phone(message.phone):
         return _("It names another phone, and was not believed.")
-    if event.kind == ViberMessageEvent.Kind.POLL and report.sms_id and report.sms_id != message.sms_id:
+    if not is_callback and report.names_another_sms_id(message.sms_id):
         return _("It names another SMSID, and was not believed.")
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.contrib import admin
@@ -19,14 +18,13 @@ from django.utils.translation import gettext_lazy as _
 
 from ..codes import NETWORKS
 from ..models import OutboundViberMessage, Status
+from ..tracebacks import log_failure
 from ..transactions import write_alias
 from . import display
 from .base import MessageAdminBase
 from .figures import campaign_url
 from .forms import MessageForm
 from .history import resends_of
-
-logger = logging.getLogger("esms_viber")
 
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
@@ -174,7 +172,6 @@ def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None,
         return related, str(related)
     except (ObjectDoesNotExist, ValueError, ValidationError):
         return None, title
-    except Exception:
-        # The site's own code: the page must open all the same.
-        logger.exception("the object that message %s belongs to could not be read", message.pk)
+    except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
+        log_failure(error, "the object that message %s belongs to could not be read", message.pk)
         return None, title

@@ -57,7 +57,7 @@ class MessageForm(BaseForm):
         except ImproperlyConfigured as error:
             # The last of the model's own checks asks the gateway. What was found before it went with it, and what
             # Django checks after it was not done.
-            logger.warning("a message was written that cannot be checked", exc_info=error)
+            logger.warning("a message was written that cannot be checked: %s", error)
             self._check_fields()
             self.validate_unique()
         hold_to_kind(self, vars(self.instance))

@@ -89,7 +89,7 @@ class MailingForm(forms.Form):
             self._check_text() if self._typing else self._check_list()
             get_dispatcher()
         except ImproperlyConfigured as error:
-            logger.exception("the connection to eSMS is not set up")
+            logger.error("the connection to eSMS is not set up: %s", error)  # noqa: TRY400
             self.add_error(None, not_set_up(error))
         return data
 

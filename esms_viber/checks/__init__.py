@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.utils.translation import gettext as _
 
-from ..conf import NAMES, ViberSettings, find_problems, get_settings, not_a_dict, wrong_type
+from ..conf import NAMES, ViberSettings, find_problems, get_settings, names_given, not_a_dict, wrong_type
 from . import callbacks, sending
 from .sending import ACCOUNT_KEYS, DEFAULTS, account_hint
 
@@ -52,14 +51,14 @@ def _run(*checks: Callable[[ViberSettings], Iterable[CheckMessage]]) -> list[Che
 
 
 def _find_unreadable() -> list[CheckMessage]:
-    raw = getattr(settings, "ESMS_VIBER", {})
-    if not isinstance(raw, Mapping):
+    names = names_given()
+    if names is None:
         return [Error(not_a_dict(), hint=account_hint(), id="esms_viber.E001")]
-    return [*_check_names(raw), *_check_types(raw)]
+    return [*_check_names(names), *_check_types()]
 
 
-def _check_names(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    for name in raw:
+def _check_names(names: Iterable[object]) -> Iterator[CheckMessage]:
+    for name in names:
         if name not in NAMES:
             yield Error(
                 _("ESMS_VIBER has a key %(name)s, which means nothing.") % {"name": repr(name)},
@@ -74,8 +73,8 @@ def _what_was_meant(name: str) -> str:
     return _("The keys are: %(names)s.") % {"names": ", ".join(NAMES)}
 
 
-def _check_types(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    for name, rule in find_problems(raw).items():
+def _check_types() -> Iterator[CheckMessage]:
+    for name, rule in find_problems().items():
         default = _("Leave it out for the default, %(default)s.") % {"default": repr(DEFAULTS[name])}
         hint = str(rule) if name in ACCOUNT_KEYS else f"{rule} {default}"
         yield Error(wrong_type(name), hint=hint, id="esms_viber.E003")

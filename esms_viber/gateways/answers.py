@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any
 
 from django.utils.translation import gettext_noop
 
-from ..sentences import put_together
+from ..sentences import parts, put_together
 from .base import BalanceResult, Reach, SendResult, StatusResult
 from .keys import Keys
-from .transport import REDIRECTED, Reply
+from .transport import PROBLEMS, REDIRECTED, Reply
 
 SUCCESS = "100"
 MAX_CODE = 16
@@ -27,6 +27,7 @@ WITHHELD = gettext_noop("Part of the answer repeated the account's keys and is w
 _LONG_SMS_ID = gettext_noop("The answer's SMSID was longer than 64 characters and is left out.")
 _WITHOUT_CODE = gettext_noop("The answer has no code")
 _NOT_JSON = gettext_noop("The answer is not a JSON object")
+_OWN_SENTENCES = PROBLEMS.union((WITHHELD, _LONG_SMS_ID, _WITHOUT_CODE, _NOT_JSON))
 
 
 class Answer:
@@ -145,18 +146,33 @@ class Answer:
         return text
 
 
+def own_words(text: str) -> str:
+    """What of a result's text is this app's own: for the log, because eSMS's words may repeat the phone or the text."""
+    return put_together(*(part for part in parts(text) if part in _OWN_SENTENCES))
+
+
 def _parse(body: bytes | None) -> Mapping[str, Any] | None:
-    """The JSON object in the body, numbers exact; None for anything else."""
+    """The JSON object in the body, numbers exact; None for anything else.
+
+    A value that Python cannot hold is kept as text, so that no field costs the others.
+    """
+    text = (body or b"").decode("utf-8-sig", "replace")
     try:
-        parsed = json.loads((body or b"").decode("utf-8-sig"), parse_float=Decimal, parse_constant=_refuse)
-    # ArithmeticError: an exponent that Decimal cannot hold; RecursionError: nested too deeply.
-    except (ValueError, ArithmeticError, RecursionError):
+        parsed = json.loads(text, parse_int=_as_integer, parse_float=_as_decimal, parse_constant=str)
+    except (ValueError, RecursionError):  # RecursionError: nested too deeply
         return None
     return parsed if isinstance(parsed, dict) else None
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
+def _as_integer(text: str) -> int | str:
+    return int(text) if len(text) <= MAX_VALUE else text
+
+
+def _as_decimal(text: str) -> Decimal | str:
+    try:
+        return Decimal(text)
+    except ArithmeticError:  # an exponent that Decimal cannot hold
+        return text
 
 
 def _is_text_or_integer(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -19,13 +20,16 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from .keys import NOTHING, Secret, bare
+from ..tracebacks import bare
+from .keys import NOTHING, Secret
 
 # A server closes what idles; a request on a connection it is just closing would be lost without an answer.
 MAX_IDLE_SECONDS = 30
 # A process can be stopped between the decision to call and the call itself, and go on when the day is another.
 START_WITHIN_SECONDS = 60
-_USED_HEADERS = ("Content-Type", "Content-Length", "Transfer-Encoding", "Content-Encoding")
+MAX_BODY_BYTES = 64 * 1024
+_KNOWN_TYPES = ("application/json", "application/xml", "text/html", "text/json", "text/plain", "text/xml")
+_KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 
 
 class Call:
@@ -92,7 +96,10 @@ class _Deadline(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer under the call's deadline, of which only the headers that matter are kept."""
+    """An answer under the call's deadline, of which nothing is kept that could repeat a key.
+
+    Instrumentation copies the headers of `requests` and urllib3 into spans and breadcrumbs.
+    """
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
         # Level 0: http.client would print the headers, and a server may repeat the URL in them.
@@ -107,21 +114,43 @@ class _Response(http.client.HTTPResponse):
         if error is not None:
             raise error
 
-    def _begin(self) -> http.client.HTTPException | None:
+    def _begin(self) -> BaseException | None:
+        # Returned, not raised: the frames below hold the lines that were read, and some errors quote them.
         try:
             super().begin()
-        except ConnectionError:
-            raise
+            self.headers = self.msg = self._needed_headers()
+            self.reason = ""
+        except ConnectionError as error:
+            return bare(error)
         except http.client.HTTPException:
-            # The original carries the line it choked on.
             return http.client.HTTPException("not an HTTP answer")
-        kept = http.client.HTTPMessage()
-        for name in _USED_HEADERS:
-            if (value := self.headers.get(name)) is not None:
-                kept[name] = value
-        self.headers = self.msg = kept
-        self.reason = ""
+        except BaseException as error:  # noqa: BLE001 (not swallowed: raised by the caller)
+            return bare(error)
         return None
+
+    def _needed_headers(self) -> http.client.HTTPMessage:
+        """What tells urllib3 and us how to read the body: words of our own choice, and a length of five digits."""
+        kept = http.client.HTTPMessage()
+        media_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type in _KNOWN_TYPES:
+            kept["Content-Type"] = media_type
+        if self.chunked:
+            kept["Transfer-Encoding"] = "chunked"
+        elif (length := self._announced_length()) is not None:
+            # Enough to find that the body is too long, or cut.
+            kept["Content-Length"] = str(min(length, MAX_BODY_BYTES + 1))
+        if encoding := self.headers.get("Content-Encoding", "").strip().lower():
+            kept["Content-Encoding"] = encoding if encoding in _KNOWN_ENCODINGS else "unknown"
+        return kept
+
+    def _announced_length(self) -> int | None:
+        """As http.client reads it, or repeated ("42, 42"), which http.client takes for none."""
+        if self.length is not None:
+            return self.length
+        lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
+        if len(lengths) > 1:
+            raise http.client.HTTPException
+        return int(found) if (found := lengths.pop()).isdecimal() else None
 
 
 class _Sending:

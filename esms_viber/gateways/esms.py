@@ -11,9 +11,10 @@ from django.utils.translation import gettext as _
 from .. import __version__
 from ..conf import BASE_URL
 from ..phones import to_national
+from ..tracebacks import sealed
 from .answers import Answer
 from .base import BalanceResult, BaseGateway, OutgoingMessage, SendResult, StatusResult
-from .keys import Keys, quote_value, sealed
+from .keys import Keys, quote_value
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class EsmsGateway(BaseGateway):
         self._transport = Transport(base_url, timeout=timeout, pool_size=pool_size, headers=_HEADERS)
 
     @classmethod
+    @sealed
     def from_settings(cls, conf: ViberSettings) -> Self:
         for name in ("API_KEY", "SECRET_KEY", "BRANDNAME"):
             if not getattr(conf, name).strip():

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import json
 import re
-from collections.abc import Callable
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import NoReturn
 from urllib.parse import quote, unquote
-
-P = ParamSpec("P")
-R = TypeVar("R")
-S = TypeVar("S")
 
 _MOST_DECODINGS = 8
 _IGNORED = str.maketrans("", "", " +\\")
@@ -95,35 +89,3 @@ def _decode_once(text: str) -> str:
     text = re.sub(r"\\+", r"\\", text)
     text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
     return unquote(html.unescape(text))
-
-
-class _Escaped:
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = bare(error)
-
-
-def bare(error: BaseException) -> BaseException:
-    """The exception without the frames it came through and without what it chains to."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
-
-
-def sealed(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Whatever passes out of the method (a time limit, Ctrl-C) leaves its frames and their locals behind."""
-
-    def attempt(owner: S, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R | _Escaped:
-        try:
-            return method(owner, *args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 (not swallowed: raised again by the wrapper)
-            return _Escaped(error)
-
-    @functools.wraps(method)
-    def wrapper(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        outcome = attempt(owner, args, kwargs)
-        if isinstance(outcome, _Escaped):
-            raise outcome.error
-        return outcome
-
-    return wrapper

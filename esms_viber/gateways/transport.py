@@ -19,10 +19,9 @@ from urllib3.exceptions import ProxyError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from ..sentences import put_together
-from .connections import Adapter, Call, current_call
+from .connections import MAX_BODY_BYTES, Adapter, Call, current_call
 from .keys import NOTHING, Secret
 
-MAX_BODY_BYTES = 64 * 1024
 REDIRECTED = gettext_noop("A redirect came, and is not followed")
 _LATE = gettext_noop("No answer in time")
 _CUT = gettext_noop("Connection closed before the answer was complete")
@@ -52,6 +51,7 @@ class Reply:
     """Whether bytes of the request were handed to the connection."""
     status: int | None = None
     content_type: str = field(default="", repr=False)
+    """The media type, if it is a well-known one."""
     body: bytes | None = field(default=None, repr=False)
     """None: there is no trustworthy body, and `problem` says why."""
     problem: str = ""
@@ -208,3 +208,7 @@ _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], 
     (TimeoutError, gettext_noop("Could not connect: time-out")),
     (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
 )
+PROBLEMS = frozenset(
+    (REDIRECTED, _LATE, _CUT, _TOO_LARGE, _NOT_HTTP, _BAD_COMPRESSION, _NOT_CONNECTED, _NETWORK_UNREACHABLE)
+).union(sentence for _kind, sentence in _CONNECT_FAILURES)
+"""The sentences that say why there is no trustworthy body."""

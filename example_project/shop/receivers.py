@@ -49,7 +49,8 @@ def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
         )
     except ValidationError as error:
         # The form checks the phone, but orders come from imports too, and one is worth more than its message.
-        logger.warning("Order %s: no Viber message: %s", instance.pk, "; ".join(error.messages))
+        # The sentences themselves may repeat the phone, which has no place in a log.
+        logger.warning("Order %s: no Viber message, because of its %s", instance.pk, ", ".join(error.message_dict))
 
 
 def _parcel_image() -> str:

@@ -173,7 +173,8 @@ DELIVERED = {"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "1450.0000"}
         ({"SendStatus": "9"}, "nothing that decides whether it was delivered"),
         ({}, "nothing that decides whether it was delivered"),
         ({"SendStatus": "five"}, "something that makes no sense"),
-        ({"SendStatus": "5", "TotalPrice": "-1"}, "something that makes no sense"),
+        ({"SendStatus": "5", "SendFailed": "some"}, "something that makes no sense"),
+        ({"SendStatus": "5", "SendSuccess": "1", "TotalPrice": "470,0000", "telcoid": "Viettel"}, "delivered"),
         ({"SendStatus": None, "TotalPrice": 7}, "nothing that decides whether it was delivered, 7 đ"),
     ],
 )
@@ -184,6 +185,17 @@ def test_reports_say_what_esms_said(root: Client, make: Make, values: dict[str, 
     callback, poll = timeline(root, message)
     assert f"eSMS reports: {report}." in callback
     assert f"eSMS was asked for the status, and reports: {report}." in poll
+
+
+def test_what_a_report_had_to_leave_out_is_told(root: Client, make: Make) -> None:
+    message = make("sent", request_id="a", sms_id="1")
+    message.events.create(kind="requested", request_id="a")
+    play_callback(message, TotalPrice="1.470", telcoid="Viettel")
+    entry = timeline(root, message)[1]
+    assert "eSMS reports: delivered." in entry
+    assert "The price could not be read and is left out." in entry
+    assert "The network could not be read and is left out." in entry
+    assert "moved the status" in entry
 
 
 def test_values_that_are_no_object_break_nothing(root: Client, make: Make) -> None:
@@ -201,6 +213,9 @@ def test_values_that_are_no_object_break_nothing(root: Client, make: Make) -> No
         ("poll", "a", {"SMSID": "2"}, "It names another SMSID, and was not believed."),
         ("callback", "a", {"SMSID": "2"}, ""),
         ("callback", "a", {"phonenumber": "84901888484", "RequestId": "a"}, ""),
+        ("callback", "a", {"phonenumber": "090188****", "RequestId": " {A} "}, ""),
+        ("callback", "a", {"phonenumber": "null", "RequestId": "(null)"}, ""),
+        ("poll", "a", {"SMSID": "null", "RequestId": "b"}, ""),
     ],
 )
 def test_reports_that_were_not_believed_say_why_and_do_not_look_good(

@@ -79,7 +79,7 @@ NO_ANSWERS: dict[str, tuple[Answer, str, int | None]] = {
     "no content": (http_answer(b"", status=204), "The answer is not a JSON object · HTTP 204 · text/html", 204),
     "a list": (
         json_answer([GOOD]),
-        "The answer is not a JSON object · HTTP 200 · application/json; charset=utf-8",
+        "The answer is not a JSON object · HTTP 200 · application/json",
         200,
     ),
     "no content type": (http_answer(b"no", content_type=""), "The answer is not a JSON object · HTTP 200", 200),

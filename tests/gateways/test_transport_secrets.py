@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import http.client
+import itertools
 import logging
 import os
 import pickle
@@ -16,8 +17,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
 from esms_viber.gateways.base import Reach
@@ -178,9 +181,7 @@ def test_what_instrumentation_around_urllib3_sees(
         except Exception as error:
             leaked.extend(leaks(error))
             raise
-        # The content type is kept as it came; what is told of it is another test's matter.
-        headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}
-        shown.append(repr((headers, response.reason, response.geturl())))
+        shown.append(repr((response.headers.items(), response.reason, response.geturl(), response.version_string)))
         return response
 
     monkeypatch.setattr(HTTPConnectionPool, "urlopen", watched)
@@ -190,6 +191,138 @@ def test_what_instrumentation_around_urllib3_sees(
     assert "SendMultipleMessage_V4_get" in shown[0]
     assert traces_in("".join(shown)) == []
     assert leaked == []
+
+
+KEYS_AS: list[Callable[[Received], str]] = [
+    lambda request: request.query or request.body.decode(),
+    lambda request: (request.query or request.body.decode()).lower(),
+    lambda request: API_KEY,
+    lambda request: quote(SECRET_KEY, safe=""),
+    lambda request: quote(quote(API_KEY, safe=""), safe=""),
+]
+"""How a server may repeat what it was sent."""
+
+
+def _heads(key: str) -> Iterator[str]:
+    """Answers that repeat a key, in each place that a server has for words of its own."""
+    for name in ("Content-Type", "Content-Encoding", "Transfer-Encoding", "Content-Length", "Connection", "Location"):
+        yield f"HTTP/1.1 200 OK\r\n{name}: {key}\r\n\r\n"
+        yield f"HTTP/1.1 200 OK\r\n{key}: x\r\n\r\n"
+    for value in (f"text/html; charset={key}", f"application/{key}", f"application/json;{key}", f'x/y; b="{key}"'):
+        yield f"HTTP/1.1 200 OK\r\nContent-Type: {value}\r\n\r\n"
+    for value in (f"gzip, {key}", f"identity;{key}"):
+        yield f"HTTP/1.1 200 OK\r\nContent-Encoding: {value}\r\nContent-Length: 0\r\n\r\n"
+    for name in ("Set-Cookie", "Server", "WWW-Authenticate", "Retry-After", "Link", "X-Request-Id", "Trailer"):
+        yield f"HTTP/1.1 503 Busy\r\n{name}: a={key}; Path={key}\r\nContent-Length: 0\r\n\r\n"
+    yield f"HTTP/1.1 200 {key}\r\nContent-Length: 0\r\n\r\n"
+    yield f"HTTP/1.{key} 200 OK\r\nContent-Length: 0\r\n\r\n"
+    yield f"HTTP/1.1 100 {key}\r\nX: {key}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    chunk = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x={key}\r\n{{}}\r\n"
+    yield f"{chunk}0\r\nX-Trailer: {key}\r\nSet-Cookie: {key}\r\n\r\n"
+    yield f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/?{key}\r\nRefresh: 0; url={key}\r\n\r\n"
+    yield f"HTTP/1.1 200 OK\r\nX: {key}\r\nY: "  # and then no more
+
+
+def _everything_of(response: Any) -> list[str]:
+    """What instrumentation can look at: attributes, their attributes and items, but not what is still to be read."""
+    found, waiting, seen = [], [response], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        found.append(repr(one))
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+        elif type(one).__module__.split(".")[0] in {"requests", "urllib3", "http", "email", "esms_viber"}:
+            waiting += vars(one).values() if hasattr(one, "__dict__") else []
+            with contextlib.suppress(NotImplementedError, AttributeError):  # pools
+                waiting += one.items()
+    return found
+
+
+@pytest.mark.parametrize("hook", [(HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")], ids=["requests", "urllib3"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_nothing_that_a_server_says_passes_on_with_a_key_in_it(
+    gateway: EsmsGateway,
+    fake_gateway: FakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    hook: tuple[type, str],
+    call: Callable[[EsmsGateway], object],
+) -> None:
+    shown: list[str] = []
+    owner, name = hook
+    original = getattr(owner, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        try:
+            response = original(*args, **kwargs)
+        except Exception as error:
+            shown.extend([repr(error), *leaks(error)])
+            raise
+        shown.extend(_everything_of(response))
+        return response
+
+    monkeypatch.setattr(owner, name, watched)
+    for which, number in itertools.product(range(len(KEYS_AS)), range(len(list(_heads(""))))):
+        fake_gateway.answer(lambda request, which=which, number=number: [_head(request, which, number), Close()])
+        result = call(gateway)
+        assert traces_in(repr(result)) == []
+        assert shown
+        assert traces_in("".join(shown)) == [], f"answer {number}, key as in {which}"
+        shown.clear()
+
+
+def _head(request: Received, which: int, number: int) -> bytes:
+    key = KEYS_AS[which](request)
+    return list(_heads(key))[number].encode()
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        ("Content-Type: application/json; charset=utf-8", {"Content-Type": "application/json"}),
+        ("content-type: TEXT/HTML", {"Content-Type": "text/html"}),
+        ("Content-Type: application/problem+json", {}),
+        ("Content-Type: nonsense", {}),
+        ("Content-Length: 2", {"Content-Length": "2"}),
+        ("Content-Length: 2, 2", {"Content-Length": "2"}),
+        ("Content-Length: 123456789012345678901234567890", {"Content-Length": str(64 * 1024 + 1)}),
+        ("Content-Encoding: GZIP", {"Content-Encoding": "gzip"}),
+        ("Content-Encoding: br", {"Content-Encoding": "unknown"}),
+        ("Transfer-Encoding: Chunked", {"Transfer-Encoding": "chunked"}),
+        ("Server: IIS\r\nDate: today\r\nSet-Cookie: a=b", {}),
+    ],
+)
+def test_what_is_kept_of_the_headers(
+    gateway: EsmsGateway,
+    fake_gateway: FakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    head: str,
+    kept: dict[str, str],
+) -> None:
+    seen: list[Any] = []
+    send = HTTPAdapter.send
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(send(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(HTTPAdapter, "send", watched)
+    fake_gateway.answer([f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n{{}}".encode(), Close()])
+    gateway.send(make_message())
+    assert dict(seen[0].headers) == kept
+
+
+@pytest.mark.parametrize("length", ["500", "500, 500", " 500 ", "+500", "99999999999999999999"])
+def test_an_answer_that_is_cut_is_no_answer_however_its_length_is_written(
+    gateway: EsmsGateway, fake_gateway: FakeGateway, length: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+    fake_gateway.answer([head.encode() + b'{"CodeResult": "100"}', Close()])
+    assert gateway.send(make_message()).reach is Reach.NO_ANSWER
 
 
 def test_what_instrumentation_sees_when_sending_fails(
