@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class ViberSettings:
     BRANDNAME: str = ""
     SANDBOX: bool = False
     CALLBACK_ORIGIN: str | None = None
-    """Scheme and host under which eSMS reaches this site; None: no callback is asked for."""
+    """Scheme, host and path under which eSMS reaches this site; None: no callback is asked for."""
     GATEWAY: str = "esms_viber.gateways.esms.EsmsGateway"
     DISPATCHER: str | Callable[[list[int]], object] = "esms_viber.dispatch.inline"
     BASE_URL: str = "https://rest.esms.vn/MainService.svc/json/"
@@ -68,6 +68,10 @@ def _is_pair_of_seconds(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_positive_number, value))
 
 
+# The column of a message's brand name holds 100 characters, and PostgreSQL takes no NUL and no lone surrogate.
+_BRANDNAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,100}")
+
+
 _TEXT = (_is_text, _("It must be a string."))
 _FLAG = (_is_flag, _("It must be True or False."))
 _POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
@@ -75,7 +79,10 @@ _POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
 _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
     "API_KEY": _TEXT,
     "SECRET_KEY": _TEXT,
-    "BRANDNAME": _TEXT,
+    "BRANDNAME": (
+        lambda v: _is_text(v) and _BRANDNAME.fullmatch(v) is not None,
+        _("It must be a string of at most 100 characters, on one line."),
+    ),
     "SANDBOX": _FLAG,
     "CALLBACK_ORIGIN": (
         lambda v: v is None or _is_text(v),
@@ -128,6 +135,11 @@ def get_settings() -> ViberSettings:
     return _read()
 
 
+def readable_settings() -> ViberSettings:
+    """As `get_settings()`, with the default for what cannot be read: for whoever must not fail over a setting."""
+    return _read(leave=_problems()) if _is_a_dict() else ViberSettings()
+
+
 def _is_a_dict() -> bool:
     return isinstance(getattr(settings, "ESMS_VIBER", {}), Mapping)
 
@@ -136,6 +148,6 @@ def _problems() -> dict[str, StrOrPromise]:
     return find_problems(getattr(settings, "ESMS_VIBER", {}))
 
 
-def _read() -> ViberSettings:
+def _read(leave: Collection[str] = ()) -> ViberSettings:
     raw = getattr(settings, "ESMS_VIBER", {})
-    return ViberSettings(**{name: raw[name] for name in NAMES if name in raw})
+    return ViberSettings(**{name: raw[name] for name in NAMES if name in raw and name not in leave})

@@ -12,11 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.test import Client
 from django.test.utils import override_settings
-from django.urls import reverse
 
 from .gateways.base import OutgoingMessage, Reach, SendResult
 from .gateways.memory import MemoryGateway, outbox
 from .models import OutboundViberMessage
+from .outgoing import callback_path
 from .tokens import make_token
 
 __all__ = ["answer_next", "outbox", "play_callback", "reset"]
@@ -48,8 +48,7 @@ def play_callback(message: OutboundViberMessage, *, delivered: bool = True, **pa
         "phonenumber": message.phone.replace("+84", "0", 1),
         **parameters,
     }
-    path = reverse("esms_viber:callback", args=[make_token(message.pk, message.request_id)])
-    return Client().get(path, reported, secure=True)
+    return Client().get(callback_path(make_token(message.pk, message.request_id)), reported, secure=True)
 
 
 def reset() -> None:
