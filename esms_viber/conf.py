@@ -140,6 +140,11 @@ def readable_settings() -> ViberSettings:
     return _read(leave=_problems()) if _is_a_dict() else ViberSettings()
 
 
+def is_readable(name: str) -> bool:
+    """False where the default stands in for what the site has written."""
+    return _is_a_dict() and name not in _problems()
+
+
 def _is_a_dict() -> bool:
     return isinstance(getattr(settings, "ESMS_VIBER", {}), Mapping)
 

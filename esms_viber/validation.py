@@ -16,7 +16,9 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import readable_settings
 from .gateways import get_gateway, load_gateway_class
+from .gateways.console import ConsoleGateway
 from .gateways.esms import EsmsGateway, usual_query_length
+from .gateways.memory import MemoryGateway
 from .outgoing import longest_outgoing
 from .phones import InvalidPhone, normalize_phone
 
@@ -171,12 +173,12 @@ def query_length(message: OutboundViberMessage) -> int | None:
         return get_gateway().query_length(outgoing)
     except ImproperlyConfigured:
         # The message is taken all the same, unless it is sure that eSMS could not carry it.
-        return usual_query_length(outgoing) if _is_esms() else None
+        return usual_query_length(outgoing) if _has_usual_limit() else None
 
 
-def _is_esms() -> bool:
+def _has_usual_limit() -> bool:
     try:
-        return issubclass(load_gateway_class(readable_settings()), EsmsGateway)
+        return issubclass(load_gateway_class(readable_settings()), (EsmsGateway, ConsoleGateway, MemoryGateway))
     except ImproperlyConfigured:
         return False
 

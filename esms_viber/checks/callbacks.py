@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
@@ -84,7 +84,7 @@ def _callback_path() -> str | None:
 def _is_ours(path: str) -> bool:
     with translation.override(site_language()):
         try:
-            return resolve(path, settings.ROOT_URLCONF).app_names[-1:] == ["esms_viber"]
+            return resolve(unquote(path), settings.ROOT_URLCONF).app_names[-1:] == ["esms_viber"]
         except Resolver404:
             return False
 
@@ -112,7 +112,7 @@ def _path_in_active_language() -> str | None:
 
 def check_path_of_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
     origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
-    added = (path or "").removesuffix("callback/token/").rstrip("/")
+    added = unquote(path or "").removesuffix("callback/token/").rstrip("/")
     if origin is not None and added and unquote(origin.path).rstrip("/").endswith(added):
         yield CheckWarning(
             _('ESMS_VIBER["CALLBACK_ORIGIN"] ends in %(path)s, which urlpatterns adds once more.') % {"path": added},
@@ -197,7 +197,7 @@ def check_redirects(conf: ViberSettings) -> Iterator[CheckMessage]:
     for middleware in _middleware(_OTHERS):
         if not (location := _redirect(middleware, request)):
             continue
-        if urlsplit(location).netloc and urlsplit(location).path == request.path:
+        if urlsplit(location).netloc and unquote(urlsplit(location).path) == request.path:
             hint = _how_to_write(origin, location)
         elif _LOCALE in _names(middleware):
             hint = _("Take this line out of i18n_patterns() and put it into urlpatterns itself: %(line)s")
@@ -232,8 +232,9 @@ def _make_request(origin: SplitResult, path: str, *, scheme: str) -> WSGIRequest
     return WSGIRequest(
         {
             "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": unquote(origin.path).rstrip("/"),
-            "PATH_INFO": path,
+            # Bytes, each as a character of its own: so it is in WSGI.
+            "SCRIPT_NAME": unquote_to_bytes(origin.path.rstrip("/")).decode("latin-1"),
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
             "HTTP_HOST": origin.netloc,
             "SERVER_NAME": origin.hostname or "",
             "SERVER_PORT": str(origin.port or {"http": 80}.get(scheme, 443)),
