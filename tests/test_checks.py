@@ -126,6 +126,10 @@ def test_an_unknown_key_like_no_other_is_told_with_all(name: object) -> None:
         ("CALLBACK_ORIGIN", 5),
         ("DISPATCHER", 5),
         ("BASE_URL", "rest.esms.vn"),
+        ("BRANDNAME", "x" * 101),
+        ("BRANDNAME", "SH\0P"),
+        ("BRANDNAME", "SHOP\n"),
+        ("BRANDNAME", "\udc80"),
     ],
 )
 def test_a_wrong_type(name: str, value: object) -> None:

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.urls import path
 
-from esms_viber import mailings
+from esms_viber import mailings, readiness
 from esms_viber.gateways.base import BaseGateway
 from esms_viber.gateways.memory import outbox
 from esms_viber.mailings import Mailing
@@ -324,6 +324,18 @@ def test_it_is_logged_in_english_and_told_in_the_language_of_the_reader(settings
     queue_viber_message(PHONE, TEXT)
     (error,) = errors(caplog)
     assert "is empty, and nothing can be sent without it" in error
+
+
+def test_tasks_that_cannot_be_had_are_told(settings, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        readiness, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks_db'"))
+    )
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.django_tasks"}
+    with transaction.atomic():
+        assert queue_viber_message(PHONE, TEXT).status == "queued"
+        transaction.set_rollback(True)
+    assert "django_tasks_db" in errors(caplog)[0]
+    assert "django_tasks_db" in get_queue_status().misconfiguration
 
 
 def test_threads_queue_too(settings) -> None:

@@ -67,7 +67,7 @@ _TASK_PACKAGES = {
 
 def _how_to_have_tasks() -> str:
     backend = str(getattr(settings, "TASKS", {}).get("default", {}).get("BACKEND", ""))
-    # A package of its own has each since django-tasks 0.8; its old path still stands in many settings.
+    # Each was a module of django-tasks before it had a package of its own, and settings may still name that.
     kind = {"django_tasks_db": "database", "django_tasks_rq": "rq"}.get(backend.partition(".")[0])
     kind = kind or next((kind for kind in _TASK_PACKAGES if f".backends.{kind}." in backend), "")
     package, app, path = _TASK_PACKAGES.get(kind, ("", "", ""))
