@@ -38,10 +38,10 @@ def account_hint() -> str:
 
 def check_gateway(conf: ViberSettings) -> Iterator[CheckMessage]:
     try:
-        load_gateway_class(conf)
+        kind = load_gateway_class(conf)
         # Of keys that are only missing yet another check tells.
         if not _missing_account_keys(conf):
-            build_gateway(conf)
+            build_gateway(kind, conf)
     except ImproperlyConfigured as error:
         # Of eSMS's own gateway nothing else can be wrong by then.
         name = "BASE_URL" if DEFAULTS["GATEWAY"] == conf.GATEWAY else "GATEWAY"

@@ -37,13 +37,24 @@ def get_gateway() -> BaseGateway:
     holder = _holder
     with holder.lock:
         if holder.gateway is None or holder.conf != conf:
-            holder.gateway, holder.conf = build_gateway(conf), conf
+            holder.gateway, holder.conf = build_gateway(load_gateway_class(conf), conf), conf
         return holder.gateway
 
 
-def build_gateway(conf: ViberSettings) -> BaseGateway:
+def load_gateway_class(conf: ViberSettings) -> type[BaseGateway]:
+    """Raises `ImproperlyConfigured` where `GATEWAY` leads to no class of which a gateway can be made."""
+    found = load("GATEWAY", conf.GATEWAY)
+    if not (isinstance(found, type) and issubclass(found, BaseGateway)):
+        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
+        raise ImproperlyConfigured(sentence % {"name": f"{BaseGateway.__module__}.{BaseGateway.__qualname__}"})
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it does not define %(names)s.')
+        raise ImproperlyConfigured(sentence % {"names": ", ".join(f"{name}()" for name in missing)})
+    return found
+
+
+def build_gateway(kind: type[BaseGateway], conf: ViberSettings) -> BaseGateway:
     """Raises `ImproperlyConfigured`, naming the setting, for a gateway that cannot be built or called."""
-    kind = load_gateway_class(conf)
     try:
         gateway = kind.from_settings(conf)
     except ImproperlyConfigured:
@@ -57,18 +68,6 @@ def build_gateway(conf: ViberSettings) -> BaseGateway:
     # Without its words, its frames and what it chains to: they may hold a key.
     sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() failed with %(problem)s.')
     raise ImproperlyConfigured(sentence % {"problem": problem})
-
-
-def load_gateway_class(conf: ViberSettings) -> type[BaseGateway]:
-    """Raises `ImproperlyConfigured` where `GATEWAY` leads to no class of which a gateway can be made."""
-    found = load("GATEWAY", conf.GATEWAY)
-    if not (isinstance(found, type) and issubclass(found, BaseGateway)):
-        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
-        raise ImproperlyConfigured(sentence % {"name": f"{BaseGateway.__module__}.{BaseGateway.__qualname__}"})
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
-        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it does not define %(names)s.')
-        raise ImproperlyConfigured(sentence % {"names": ", ".join(f"{name}()" for name in missing)})
-    return found
 
 
 def _why_unusable(gateway: object) -> str:
