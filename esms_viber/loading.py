@@ -29,18 +29,17 @@ def cannot_be_used(name: str, problem: str) -> str:
 
 def accepts(function: Any, *args: Any, **kwargs: Any) -> bool:
     """Can it be called with these arguments, as far as its signature tells?"""
-    fitting = False
     # A decorator may add arguments, or take some away, and name the function it wraps all the same.
     for follow_wrapped in (True, False):
         try:
             inspect.signature(function, follow_wrapped=follow_wrapped).bind(*args, **kwargs)
-        except ValueError:  # some built-in functions have no signature
-            fitting = True
         except TypeError:
             continue
+        except ValueError:  # some built-in functions have no signature
+            return True
         else:
-            fitting = True
-    return fitting
+            return True
+    return False
 
 
 def runs_when_called(function: Any) -> bool:

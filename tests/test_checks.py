@@ -620,6 +620,12 @@ def test_an_origin(origin: str) -> None:
     assert check({"CALLBACK_ORIGIN": origin}, deploy=True) == []
 
 
+@pytest.mark.parametrize("urlconf", ["no.such.urls", "tests.broken", None])
+def test_a_urlconf_that_cannot_be_loaded_breaks_no_check(urlconf: str | None) -> None:
+    assert ids(check(ROOT_URLCONF=urlconf)) == ["E008"]
+    assert check({"CALLBACK_ORIGIN": None}, ROOT_URLCONF=urlconf) == []
+
+
 def test_urls_left_out() -> None:
     found = only(check(ROOT_URLCONF=UrlsLeftOut), "E008")
     assert 'path("esms-viber/", include("esms_viber.urls"))' in str(found.hint)

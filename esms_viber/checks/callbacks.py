@@ -14,7 +14,7 @@ from django.core.checks import Warning as CheckWarning
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.request import split_domain_port, validate_host
-from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils import translation
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
@@ -56,10 +56,9 @@ def _example_under(path: str) -> str:
 
 
 def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
-    path = _callback_path()
     if not conf.CALLBACK_ORIGIN:
         return
-    if path is None:
+    if (path := _callback_path()) is None:
         yield Error(
             _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the URLs of esms_viber are not included in the URLconf.'),
             hint=_("Add to urlpatterns: %(line)s") % {"line": URLCONF_LINE},
@@ -77,7 +76,7 @@ def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
 def _callback_path() -> str | None:
     try:
         return callback_path("token")
-    except NoReverseMatch:
+    except Exception:  # noqa: BLE001 - a URLconf that cannot be loaded is told by Django's own check
         return None
 
 
@@ -90,24 +89,19 @@ def _is_ours(path: str) -> bool:
 
 
 def check_languages(conf: ViberSettings) -> Iterator[CheckMessage]:
+    if not conf.CALLBACK_ORIGIN or _callback_path() is None:
+        return
     paths = set()
     for language in _TWO_LANGUAGES:
         with translation.override(language):
-            paths.add(_path_in_active_language())
-    if conf.CALLBACK_ORIGIN and len(paths) > 1:
+            paths.add(reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=["token"]))
+    if len(paths) > 1:
         yield CheckWarning(
             _("The callback's path depends on the language: once LANGUAGE_CODE changes, reports to come are lost."),
             hint=_("Take this line out of i18n_patterns() and put it into urlpatterns itself: %(line)s")
             % {"line": URLCONF_LINE},
             id="esms_viber.W003",
         )
-
-
-def _path_in_active_language() -> str | None:
-    try:
-        return reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=["token"])
-    except NoReverseMatch:
-        return None
 
 
 def check_path_of_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
