@@ -121,6 +121,7 @@ def _layer(module: str) -> int | None:
     layers = [
         (
             "esms_viber.conf",
+            "esms_viber.loading",
             "esms_viber.amounts",
             "esms_viber.exceptions",
             "esms_viber.phones",
@@ -137,6 +138,7 @@ def _layer(module: str) -> int | None:
         ),
         (
             "esms_viber.outgoing",
+            "esms_viber.readiness",
             "esms_viber.validation",
             "esms_viber.transactions",
             "esms_viber.querysets",

@@ -85,7 +85,8 @@ def _how_to_have_tasks() -> str:
         found.append(_("The backend's path is %(line)s") % {"line": f'"BACKEND": "{path}"'})
     if app and not any(entry.partition(".")[0] == app for entry in settings.INSTALLED_APPS):
         found.append(_("Add its app: %(line)s") % {"line": f'INSTALLED_APPS += ["{app}"]'})
-    return "; ".join(found) or _('TASKS needs a backend "default" with a queue "default".')
+    usual = _('On Django 5.2: %(line)s. On any: TASKS needs a backend "default" with a queue "default".')
+    return "; ".join(found) or usual % {"line": 'pip install "django-esms-viber[tasks]"'}
 
 
 def check_task_backend(conf: ViberSettings) -> Iterator[CheckMessage]:
