@@ -45,6 +45,7 @@ class ViberSettings:
 NAMES = tuple(f.name for f in fields(ViberSettings))
 
 
+_DAY = 24 * 60 * 60
 BASE_URL = re.compile(r"https?://[^\s?#@/]+(/[^\s?#]*)?")
 
 
@@ -65,7 +66,10 @@ def _is_positive_integer(value: object) -> bool:
 
 
 def _is_pair_of_seconds(value: object) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_positive_number, value))
+    # A socket takes some 24 days at most, and fails every call with more.
+    return (
+        isinstance(value, tuple | list) and len(value) == 2 and all(_is_positive_number(v) and v <= _DAY for v in value)
+    )
 
 
 # The column of a message's brand name holds 100 characters, and PostgreSQL takes no NUL and no lone surrogate.
@@ -94,7 +98,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
         lambda v: _is_text(v) and BASE_URL.fullmatch(v) is not None,
         _("It must be an http(s) URL without user, query and fragment."),
     ),
-    "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read).")),
+    "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read), a day at most.")),
     "CONCURRENCY": _POSITIVE_INTEGER,
     "INLINE_LIMIT": _POSITIVE_INTEGER,
     "MAX_ATTEMPTS": _POSITIVE_INTEGER,

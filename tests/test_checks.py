@@ -121,6 +121,8 @@ def test_an_unknown_key_like_no_other_is_told_with_all(name: object) -> None:
         ("API_KEY", 5),
         ("SANDBOX", "False"),
         ("TIMEOUT", 30),
+        ("TIMEOUT", (5, 10**9)),
+        ("TIMEOUT", (0, 30)),
         ("CONCURRENCY", 0),
         ("MAX_PER_SECOND", "fast"),
         ("CALLBACK_ORIGIN", 5),
