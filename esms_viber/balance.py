@@ -12,9 +12,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from .codes import describe
+from .conf import ViberSettings, get_settings
 from .exceptions import EsmsViberError
 from .gateways import get_gateway
-from .gateways.base import BalanceResult, BaseGateway
+from .gateways.base import BalanceResult, BaseGateway, Reach
 from .gateways.console import ConsoleGateway
 from .gateways.memory import MemoryGateway
 from .sentences import stored
@@ -82,6 +83,16 @@ def _what_went_wrong(result: BalanceResult) -> str:
         code = describe(result.code)
         named = _("Code %(code)s") % {"code": code.code}
         return f"{named}: {code.meaning} {code.remedy}"
-    return _("eSMS did not tell the balance: %(reason)s. Try again later.") % {
-        "reason": stored(result.text).rstrip(".")
-    }
+    sentence = _("eSMS did not tell the balance: %(reason)s.") % {"reason": stored(result.text).rstrip(".")}
+    base_url, default = get_settings().BASE_URL.rstrip("/"), ViberSettings().BASE_URL
+    is_another = base_url != default.rstrip("/")
+    address_is_doubtful = result.http_status is not None or result.reach is Reach.NOT_CONNECTED
+    if not (is_another and address_is_doubtful):
+        sentence += " " + _("Try again later.")
+    if is_another:
+        remark = _(
+            'Asked was %(url)s. Is that eSMS? If not, mend ESMS_VIBER["BASE_URL"], or leave it out for eSMS\'s own, '
+            "%(default)s"
+        )
+        sentence += " " + remark % {"url": f"{base_url}/GetBalance_json", "default": default}
+    return sentence

@@ -27,7 +27,7 @@ class ViberSettings:
     BRANDNAME: str = ""
     SANDBOX: bool = False
     CALLBACK_ORIGIN: str | None = None
-    """Scheme and host under which eSMS reaches this site; None: no callback is asked for."""
+    """Scheme, host and path under which eSMS reaches this site; None: no callback is asked for."""
     GATEWAY: str = "esms_viber.gateways.esms.EsmsGateway"
     DISPATCHER: str | Callable[[list[int]], object] = "esms_viber.dispatch.inline"
     BASE_URL: str = "https://rest.esms.vn/MainService.svc/json/"
@@ -47,6 +47,7 @@ class ViberSettings:
 NAMES = tuple(f.name for f in fields(ViberSettings))
 
 
+_DAY = 24 * 60 * 60
 BASE_URL = re.compile(r"https?://[^\s?#@/]+(/[^\s?#]*)?")
 
 
@@ -67,7 +68,14 @@ def _is_positive_integer(value: object) -> bool:
 
 
 def _is_pair_of_seconds(value: object) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_positive_number, value))
+    # A socket takes some 24 days at most, and fails every call with more.
+    return (
+        isinstance(value, tuple | list) and len(value) == 2 and all(_is_positive_number(v) and v <= _DAY for v in value)
+    )
+
+
+# The column of a message's brand name holds 100 characters, and PostgreSQL takes no NUL and no lone surrogate.
+_BRANDNAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,100}")
 
 
 _TEXT = (_is_text, _("It must be a string."))
@@ -77,7 +85,10 @@ _POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
 _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
     "API_KEY": _TEXT,
     "SECRET_KEY": _TEXT,
-    "BRANDNAME": _TEXT,
+    "BRANDNAME": (
+        lambda v: _is_text(v) and _BRANDNAME.fullmatch(v) is not None,
+        _("It must be a string of at most 100 characters, on one line."),
+    ),
     "SANDBOX": _FLAG,
     "CALLBACK_ORIGIN": (
         lambda v: v is None or _is_text(v),
@@ -89,7 +100,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
         lambda v: _is_text(v) and BASE_URL.fullmatch(v) is not None,
         _("It must be an http(s) URL without user, query and fragment."),
     ),
-    "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read).")),
+    "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read), a day at most.")),
     "CONCURRENCY": _POSITIVE_INTEGER,
     "INLINE_LIMIT": _POSITIVE_INTEGER,
     "MAX_ATTEMPTS": _POSITIVE_INTEGER,
@@ -135,6 +146,23 @@ def _read() -> ViberSettings | str:
     for name, rule in _problems(raw).items():
         return f"{wrong_type(name)} {rule}"
     return ViberSettings(**{name: raw[name] for name in NAMES if name in raw})
+
+
+@sealed
+def readable_settings() -> ViberSettings:
+    """As `get_settings()`, with the default for what cannot be read: for whoever must not fail over a setting."""
+    raw = getattr(settings, "ESMS_VIBER", {})
+    if not isinstance(raw, Mapping):
+        return ViberSettings()
+    unreadable = _problems(raw)
+    return ViberSettings(**{name: raw[name] for name in NAMES if name in raw and name not in unreadable})
+
+
+@sealed
+def is_readable(name: str) -> bool:
+    """False where the default stands in for what the site has written."""
+    raw = getattr(settings, "ESMS_VIBER", {})
+    return isinstance(raw, Mapping) and name not in _problems(raw)
 
 
 @sealed

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
-from django.utils.module_loading import import_string
-from django.utils.translation import gettext as _
+from django.utils import translation
 
 from .conf import get_settings
 from .delivery import Drain
+from .readiness import find_trouble, get_dispatcher
 from .tracebacks import log_failure
 
 logger = logging.getLogger("esms_viber")
@@ -46,32 +46,16 @@ def queue_only(pks: list[int]) -> None:
     """Do nothing: `manage.py send_viber_messages`, run elsewhere, sends what is queued."""
 
 
-def get_dispatcher() -> Callable[[list[int]], object]:
-    """Raises `ImproperlyConfigured` for a dotted path that leads nowhere."""
-    dispatcher = get_settings().DISPATCHER
-    if isinstance(dispatcher, str):
-        try:
-            dispatcher = import_string(dispatcher)
-        except ImportError as error:
-            sentence = _('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.')
-            raise ImproperlyConfigured(sentence % {"name": "DISPATCHER", "problem": error}) from error
-    if not callable(dispatcher):
-        raise ImproperlyConfigured(not_callable())
-    return dispatcher
-
-
-def not_callable() -> str:
-    return _('ESMS_VIBER["DISPATCHER"] cannot be used: it is not callable.')
-
-
 class _Handover:
     """The messages of one call, waiting for the commit. Django holds the only lasting reference."""
 
-    __slots__ = ("__weakref__", "_alias", "_done", "_pks")
+    __slots__ = ("__weakref__", "_alias", "_done", "_pks", "_told")
 
-    def __init__(self, pks: list[int], alias: str) -> None:
+    def __init__(self, pks: list[int], alias: str, *, told: bool) -> None:
+        """`told`: what is wrong with the settings stands in the log already."""
         self._pks = pks
         self._alias = alias
+        self._told = told
         self._done = False
         _waiting_on(alias).append(weakref.ref(self))
 
@@ -84,7 +68,8 @@ class _Handover:
         for handover in together:
             handover._done = True
         _waiting_on(self._alias)[:] = [weakref.ref(handover) for handover in waiting if not handover._done]
-        _dispatch(list(dict.fromkeys(pk for handover in together for pk in handover._pks)))
+        pks = list(dict.fromkeys(pk for handover in together for pk in handover._pks))
+        _dispatch(pks, told=any(handover._told for handover in together))
 
 
 _waiting: weakref.WeakKeyDictionary[object, list[weakref.ref[_Handover]]] = weakref.WeakKeyDictionary()
@@ -95,18 +80,36 @@ def _waiting_on(alias: str) -> list[weakref.ref[_Handover]]:
     return _waiting.setdefault(connections[alias], [])
 
 
-def dispatch_on_commit(pks: Iterable[int], alias: str) -> None:
+def dispatch_on_commit(pks: Iterable[int], alias: str, *, hold_inline: bool = False) -> None:
     """Hand messages to the dispatcher after the commit: once per transaction, with all of its messages.
 
-    What a rolled-back savepoint had queued is not among them. A dispatcher's error is logged, not raised: the messages
-    are queued, and safe.
+    What a rolled-back savepoint had queued is not among them. `hold_inline`: the inline dispatcher is given them
+    later, by another call. A setting that is wrong, or a dispatcher's error, is logged, not raised: the messages are
+    queued, and safe.
     """
-    if pks := list(pks):
-        transaction.on_commit(_Handover(pks, alias), using=alias)
+    if not (pks := list(pks)):
+        return
+    with translation.override(None):  # the log is in English, whoever queues
+        trouble = find_trouble()
+    if trouble:
+        logger.error("%d messages are queued, and wait until this is mended: %s", len(pks), trouble)
+    if not (hold_inline and is_inline()):
+        transaction.on_commit(_Handover(pks, alias, told=bool(trouble)), using=alias)
 
 
-def _dispatch(pks: list[int]) -> None:
+def is_inline() -> bool:
+    """Does the inline dispatcher send? False also where no dispatcher can be had."""
+    try:
+        return get_dispatcher() is inline
+    except ImproperlyConfigured:
+        return False
+
+
+def _dispatch(pks: list[int], *, told: bool) -> None:
     try:
         get_dispatcher()(pks)
+    except ImproperlyConfigured as error:
+        if not told:
+            log_failure(error, "the settings are not in order; %d messages stay queued", len(pks))
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "the dispatcher failed; %d messages stay queued", len(pks))

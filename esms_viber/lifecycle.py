@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from .conf import get_settings
+from .conf import readable_settings
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .outcomes import may_repeat_at
 from .outgoing import new_request_id
@@ -175,7 +175,7 @@ def enter(message: OutboundViberMessage, status: Status, **columns: Any) -> None
 
 def queue_columns(message: OutboundViberMessage) -> dict[str, Any]:
     """What queueing writes: a RequestId of its own, brand and sandbox as the settings have them now."""
-    conf = get_settings()
+    conf = readable_settings()
     now = timezone.now()
     return {
         "request_id": new_request_id(),

@@ -15,8 +15,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from . import intake, lifecycle
-from .conf import get_settings
-from .dispatch import dispatch_on_commit, get_dispatcher, inline
+from .conf import readable_settings
+from .dispatch import dispatch_on_commit, is_inline
 from .models import OutboundViberMessage, Status
 from .recipients import Recipient, Recipients, comparable, visible
 from .transactions import in_transaction, write_alias
@@ -48,7 +48,7 @@ class Mailing:
 
     @property
     def is_rehearsal(self) -> bool:
-        return self.sandbox or get_settings().SANDBOX
+        return self.sandbox or readable_settings().SANDBOX
 
     def dedupe_key(self, phone: str) -> str:
         """The same for the same phone and campaign; a digest, so that no phone stands where keys are shown."""
@@ -170,8 +170,7 @@ def _store(mailing: Mailing, messages: list[OutboundViberMessage], user: Abstrac
         lifecycle.enter(message, Status.QUEUED)
     stored = intake.insert_all(messages, user=user)
     new = [row.pk for row, message in zip(stored, messages, strict=True) if row is message]
-    if get_dispatcher() is not inline:
-        dispatch_on_commit(new, write_alias())
+    dispatch_on_commit(new, write_alias(), hold_inline=True)
     return len(new)
 
 
@@ -180,7 +179,7 @@ def send_inline(campaign: str) -> None:
 
     With each part it would hold up the next one; every other dispatcher has been given the messages by `store()`.
     """
-    if get_dispatcher() is inline:
+    if is_inline():
         rows = OutboundViberMessage.objects.using(write_alias()).filter(campaign=campaign, status=Status.QUEUED)
         due = rows.filter(next_attempt_at__lte=timezone.now()).order_by("pk").values_list("pk", flat=True)
         dispatch_on_commit(due, write_alias())

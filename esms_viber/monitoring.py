@@ -1,4 +1,4 @@
-"""How the queue stands: derived from the rows, for commands, monitoring and the admin."""
+"""How the queue stands: derived from the rows and the settings, for commands, monitoring and the admin."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from django.utils.translation import ngettext
 
 from .amounts import grouped
 from .codes import ACCOUNT_CODES, describe
-from .conf import get_settings
+from .conf import readable_settings
 from .gateways.base import Reach
 from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .readiness import find_trouble
 from .transactions import write_alias
 
 STALLED_AFTER = dt.timedelta(minutes=10)
@@ -58,6 +59,8 @@ class QueueStatus:
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool
     """Have the last calls had no answer that can be read?"""
+    misconfiguration: str = ""
+    """What is wrong in the settings so that no message goes out, in a sentence for people; empty: nothing."""
 
     @property
     def stalled(self) -> bool:
@@ -71,7 +74,7 @@ class QueueStatus:
     @property
     def blocked(self) -> bool:
         """Do messages not go out, so that somebody has to see to it now?"""
-        return bool(self.account_code) or self.outage or self.stalled or self.held_up > 0
+        return bool(self.misconfiguration or self.account_code or self.outage or self.stalled or self.held_up)
 
     @property
     def needs_a_person(self) -> bool:
@@ -81,6 +84,9 @@ class QueueStatus:
     def obstacles(self) -> list[str]:
         """Why messages do not go out, and what to do about it, in sentences for people."""
         found = []
+        if self.misconfiguration:
+            sentence = _("Messages do not go out until this is mended in the settings: %(problem)s")
+            found.append(sentence % {"problem": self.misconfiguration})
         if self.account_code:
             code = describe(self.account_code)
             waiting = _("eSMS refuses the account, so messages wait.")
@@ -141,7 +147,7 @@ class QueueStatus:
 
 
 def get_queue_status() -> QueueStatus:
-    """The queue as it stands now, in a handful of indexed queries."""
+    """The queue as it stands now, in a handful of indexed queries. Settings in disorder are told, not raised."""
     now = timezone.now()
     messages = OutboundViberMessage.objects.using(write_alias())
     waiting = messages.filter(status__in=[Status.QUEUED, Status.UNKNOWN, Status.SENDING]).aggregate(
@@ -168,6 +174,7 @@ def get_queue_status() -> QueueStatus:
         last_call_at=calls[0].at if calls else None,
         account_code=last_code if is_refused else "",
         outage=bool(waiting["queued"] or repeated) and _is_outage(calls),
+        misconfiguration=find_trouble(),
     )
 
 
@@ -187,11 +194,11 @@ class _Call(NamedTuple):
 def _last_calls() -> list[_Call]:
     """The latest calls about messages, newest first."""
     calls = ViberMessageEvent.objects.using(write_alias()).filter(kind=ViberMessageEvent.Kind.ATTEMPT)
-    newest = calls.order_by("-pk").values_list("created_at", "code", "data__reach")[: get_settings().CONCURRENCY]
+    newest = calls.order_by("-pk").values_list("created_at", "code", "data__reach")[: readable_settings().CONCURRENCY]
     return [_Call(*call) for call in newest]
 
 
 def _is_outage(calls: list[_Call]) -> bool:
     """Have the latest calls had no answer, one after the other?"""
     silent = itertools.takewhile(lambda call: call.reach in _NON_ANSWERS, calls)
-    return sum(1 for _call in silent) >= min(_SILENCE, get_settings().CONCURRENCY)
+    return sum(1 for _call in silent) >= min(_SILENCE, readable_settings().CONCURRENCY)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse, set_script_prefix
+from django.utils import translation
 from django.utils.translation import gettext as _
 
-from .conf import ViberSettings, get_settings
+from .conf import ViberSettings, get_settings, readable_settings
 from .gateways.base import OutgoingMessage
 from .tokens import make_token
 
@@ -19,38 +25,108 @@ if TYPE_CHECKING:
 LARGEST_PK = 2**63 - 1
 URLCONF_LINE = 'path("esms-viber/", include("esms_viber.urls"))'
 
+_SEGMENT = r"(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+"
+_ORIGIN = re.compile(rf"https?://[A-Za-z0-9.:\[\]-]+(?:/{_SEGMENT})*/?")
+
 
 def new_request_id() -> str:
     """32 characters; eSMS documents at most 50."""
     return uuid.uuid4().hex
 
 
+def split_origin(origin: str | None) -> SplitResult | None:
+    """None for anything but a scheme and a host, and the path under which the site is mounted."""
+    try:
+        parts = urlsplit(origin or "")
+        fits = bool(parts.hostname) and (parts.port is None or parts.port >= 0)
+    except ValueError:  # a port that is none, an IPv6 address without its bracket
+        return None
+    return parts if fits and _ORIGIN.fullmatch(origin or "") else None
+
+
+def not_an_origin() -> str:
+    return _(
+        'ESMS_VIBER["CALLBACK_ORIGIN"] must be a scheme and a host (and a port, if need be) and, where the site is '
+        "mounted under one, a path; and nothing else."
+    )
+
+
 def callback_url(pk: int, request_id: str, conf: ViberSettings) -> str:
-    """Empty without `CALLBACK_ORIGIN`. Holds no `?`: how eSMS adds to an existing query string is not documented."""
+    """Empty without `CALLBACK_ORIGIN`. Holds no `?`: how eSMS adds to an existing query string is not documented.
+
+    Raises `ImproperlyConfigured` where there is none to be had.
+    """
     if not conf.CALLBACK_ORIGIN:
         return ""
+    if split_origin(conf.CALLBACK_ORIGIN) is None:
+        raise ImproperlyConfigured(not_an_origin())
     try:
-        path = reverse("esms_viber:callback", args=[make_token(pk, request_id)])
+        path = callback_path(make_token(pk, request_id))
     except NoReverseMatch:
         sentence = _(
             'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there. Add to your root URLconf: %(line)s'
         )
         raise ImproperlyConfigured(sentence % {"line": URLCONF_LINE}) from None
+    except Exception as error:
+        # Importing the URLconf runs the site's own code, which may raise anything.
+        sentence = _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the root URLconf cannot be loaded: %(problem)s.')
+        raise ImproperlyConfigured(sentence % {"problem": type(error).__name__}) from error
     return conf.CALLBACK_ORIGIN.rstrip("/") + path
+
+
+def callback_path(token: str) -> str:
+    """The callback's path below the place where the site is mounted.
+
+    The same from every request, thread, worker and command: neither the URLconf of the request, nor the path that the
+    web server mounts the site under, nor the active language changes it.
+    """
+    with _mounted_nowhere(), translation.override(site_language()):
+        return reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=[token])
+
+
+def site_language() -> str:
+    """The language of a request that asks for none, as eSMS's do."""
+    if "django.middleware.locale.LocaleMiddleware" in settings.MIDDLEWARE:
+        try:
+            # It answers in "en" where LANGUAGE_CODE is "en-us" and LANGUAGES has "en" only.
+            return translation.get_supported_language_variant(settings.LANGUAGE_CODE)
+        except LookupError:
+            pass
+    return settings.LANGUAGE_CODE
+
+
+@contextmanager
+def _mounted_nowhere() -> Iterator[None]:
+    before = get_script_prefix()
+    set_script_prefix("/")
+    try:
+        yield
+    finally:
+        set_script_prefix(before)
 
 
 def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
     """What goes on the wire now: the sandbox of the row or of the settings, whichever is on."""
     conf = get_settings()
-    return _outgoing(message, message.pk, message.request_id, conf)
+    url = callback_url(message.pk, message.request_id, conf)
+    return _outgoing(message, message.request_id, url, conf)
 
 
 def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
-    """What the message could take at most, whatever primary key and RequestId it gets."""
-    return _outgoing(message, LARGEST_PK, new_request_id(), get_settings())
+    """What the message could take at most, whatever primary key and RequestId it gets.
+
+    Settings that cannot be read count as their defaults, because a message is taken all the same.
+    """
+    conf, request_id = readable_settings(), new_request_id()
+    try:
+        url = callback_url(LARGEST_PK, request_id, conf)
+    except ImproperlyConfigured:
+        # The address will be about as long once the setting is mended.
+        url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{make_token(LARGEST_PK, request_id)}/"
+    return _outgoing(message, request_id, url, conf)
 
 
-def _outgoing(message: OutboundViberMessage, pk: int, request_id: str, conf: ViberSettings) -> OutgoingMessage:
+def _outgoing(message: OutboundViberMessage, request_id: str, url: str, conf: ViberSettings) -> OutgoingMessage:
     return OutgoingMessage(
         phone=message.phone,
         request_id=request_id,
@@ -59,6 +135,6 @@ def _outgoing(message: OutboundViberMessage, pk: int, request_id: str, conf: Vib
         image_url=message.image_url,
         button_label=message.button_label,
         button_url=message.button_url,
-        callback_url=callback_url(pk, request_id, conf),
+        callback_url=url,
         sandbox=message.sandbox or conf.SANDBOX,
     )

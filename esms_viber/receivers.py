@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from .conf import get_settings
+from .conf import is_readable, readable_settings
 from .models import OutboundViberMessage, Status
 from .services import queue_stored_message
+
+logger = logging.getLogger("esms_viber")
 
 
 @receiver(post_save, sender=OutboundViberMessage, dispatch_uid="esms_viber.send_on_save")
 def send_on_save(instance: OutboundViberMessage, *, created: bool, raw: bool, **kwargs: Any) -> None:
     """Queue a draft when `save()` or `create()` first inserts it; a fixture (raw) queues nothing."""
     is_new_draft = created and not raw and instance.status == Status.DRAFT
-    if is_new_draft and not instance.keep_draft and get_settings().SEND_ON_SAVE:
+    if not is_new_draft or instance.keep_draft:
+        return
+    if readable_settings().SEND_ON_SAVE:
         queue_stored_message(instance)
+    elif not is_readable("SEND_ON_SAVE"):
+        # Whoever saves it is not to fail over our settings.
+        logger.error('message %s stays a draft, because ESMS_VIBER["SEND_ON_SAVE"] cannot be read', instance.pk)

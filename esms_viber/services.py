@@ -19,6 +19,7 @@ from .delivery import DeliverySummary, deliver_claimed, deliver_due_messages, de
 from .dispatch import dispatch_on_commit
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .polling import refresh_viber_messages
+from .readiness import require_setup
 from .resending import needing_decision, plan_resend
 from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
 
@@ -63,9 +64,10 @@ def send_viber_message(
 ) -> OutboundViberMessage:
     """Store a message, call eSMS now, and return the row with the outcome; see `raise_for_status()`.
 
-    The row is committed before the call. Raises `ValidationError` for what cannot be sent, and
-    `TransactionManagementError` inside an open transaction, where `queue_viber_message()` is the one to use. With a
-    `dedupe_key` that was given before, the first row is returned and nothing is sent.
+    The row is committed before the call. Raises `ValidationError` for what cannot be sent, `ImproperlyConfigured` where
+    a setting keeps everything from being sent, and `TransactionManagementError` inside an open transaction, where
+    `queue_viber_message()` is the one to use. With a `dedupe_key` that was given before, the first row is returned and
+    nothing is sent.
     """
     message = OutboundViberMessage(
         phone=phone,
@@ -82,6 +84,7 @@ def send_viber_message(
         expires_at=expires_at,
     )
     message.validate_for_sending()
+    require_setup()
     if message.send_at is not None and message.send_at > timezone.now():
         raise ValidationError(
             {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}
@@ -112,8 +115,9 @@ def queue_viber_message(
 ) -> OutboundViberMessage:
     """Store a message to be sent after the transaction commits, and return the queued row.
 
-    Rolled back with the transaction. Raises `ValidationError` for what cannot be sent. With a `dedupe_key` that was
-    given before, the first row is returned and nothing is queued.
+    Rolled back with the transaction. Raises `ValidationError` for what cannot be sent; a setting that is wrong is
+    logged, and the message waits until it is mended. With a `dedupe_key` that was given before, the first row is
+    returned and nothing is queued.
     """
     message = OutboundViberMessage(
         phone=phone,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.test import Client
-from django.urls import get_script_prefix, reverse
 
 from .gateways.base import OutgoingMessage, Reach, SendResult
 from .gateways.memory import MemoryGateway, outbox
 from .models import OutboundViberMessage
+from .outgoing import callback_path
 from .phones import normalize_phone
 from .tokens import make_token
 
@@ -57,9 +57,7 @@ def play_callback(message: OutboundViberMessage, *, delivered: bool = True, **pa
         "phonenumber": message.phone.replace("+84", "0", 1),
         **parameters,
     }
-    path = reverse("esms_viber:callback", args=[make_token(message.pk, message.request_id)])
-    # The test client stands behind the web server, which takes the path of the mount away.
-    return Client().get(path.removeprefix(get_script_prefix().rstrip("/")), reported, secure=True)
+    return Client().get(callback_path(make_token(message.pk, message.request_id)), reported, secure=True)
 
 
 def reset() -> None:

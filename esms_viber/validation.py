@@ -8,14 +8,17 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import URLValidator
 from django.db.models import Q, TextChoices
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .conf import get_settings
-from .gateways import get_gateway
+from .conf import readable_settings
+from .gateways import get_gateway, load_gateway_class
+from .gateways.console import ConsoleGateway
+from .gateways.esms import EsmsGateway, usual_query_length
+from .gateways.memory import MemoryGateway
 from .outgoing import longest_outgoing
 from .phones import InvalidPhone, normalize_phone
 
@@ -105,11 +108,11 @@ def validate_text(value: str) -> None:
 
 
 def validate_content(value: str) -> None:
-    _validate_length(value, get_settings().MAX_CONTENT_LENGTH)
+    _validate_length(value, readable_settings().MAX_CONTENT_LENGTH)
 
 
 def validate_label(value: str) -> None:
-    _validate_length(value, get_settings().MAX_LABEL_LENGTH)
+    _validate_length(value, readable_settings().MAX_LABEL_LENGTH)
 
 
 def _validate_length(value: str, limit: int) -> None:
@@ -163,10 +166,26 @@ def validate_times(message: OutboundViberMessage) -> None:
         )
 
 
+def query_length(message: OutboundViberMessage) -> int | None:
+    """Characters that the message takes in the gateway's query string; None where the gateway has no such limit."""
+    outgoing = longest_outgoing(message)
+    try:
+        return get_gateway().query_length(outgoing)
+    except ImproperlyConfigured:
+        # The message is taken all the same, unless it is sure that eSMS could not carry it.
+        return usual_query_length(outgoing) if _has_usual_limit() else None
+
+
+def _has_usual_limit() -> bool:
+    try:
+        return issubclass(load_gateway_class(readable_settings()), (EsmsGateway, ConsoleGateway, MemoryGateway))
+    except ImproperlyConfigured:
+        return False
+
+
 def validate_query_length(message: OutboundViberMessage) -> None:
     """Refuse a text that the gateway's GET cannot carry, with both lengths."""
-    length = get_gateway().query_length(longest_outgoing(message))
-    limit = get_settings().MAX_QUERY_LENGTH
+    length, limit = query_length(message), readable_settings().MAX_QUERY_LENGTH
     if length is not None and length > limit:
         raise ValidationError(
             {

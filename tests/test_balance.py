@@ -12,8 +12,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from esms_viber.balance import Balance, BalanceUnavailable, ask, remembered
+from esms_viber.gateways.base import BalanceResult, Reach
+from esms_viber.gateways.esms import EsmsGateway
 from tests.clock import Clock
-from tests.fake_gateway import Close, FakeGateway, json_answer
+from tests.fake_gateway import Close, FakeGateway, http_answer, json_answer
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,62 @@ def test_a_setting_that_is_missing_is_named(settings) -> None:
         ask()
     assert error.value.__context__ is None
     assert "s3cret" not in str(error.value)
+
+
+DEFAULT = "https://rest.esms.vn/MainService.svc/json/"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http_answer(b"<html>Not Found</html>", status=404),
+        http_answer(b"<html>Not allowed</html>", status=405),
+        http_answer(b"Bad Gateway", status=502),
+        http_answer(b"<html>Welcome</html>"),
+        http_answer(b"", status=301, headers={"Location": "https://elsewhere.example.vn/"}),
+        json_answer({"detail": "Not found."}, status=404),
+        json_answer({"hello": "world"}),
+        json_answer([]),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "json", "MainService.svc/xml/"])
+def test_a_wrong_path_is_told_with_the_right_one(esms: FakeGateway, settings, answer: list, path: str) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": esms.url + path}
+    esms.answer(answer)
+    with pytest.raises(CommandError) as error:
+        call_command("check_esms")
+    sentence = str(error.value)
+    assert f"{esms.url}{path}".rstrip("/") + "/GetBalance_json" in sentence
+    assert 'ESMS_VIBER["BASE_URL"]' in sentence
+    assert DEFAULT in sentence
+    assert "Try again later" not in sentence
+    assert "test-secret-key" not in sentence
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/json/", "http://no-such-host.invalid/json/"])
+def test_a_wrong_host_is_told_with_the_right_one(esms: FakeGateway, settings, url: str) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "BASE_URL": url}
+    with pytest.raises(BalanceUnavailable) as error:
+        ask()
+    assert f"{url}GetBalance_json" in str(error.value)
+    assert DEFAULT in str(error.value)
+    assert "Try again later" not in str(error.value)
+
+
+class Wordless(EsmsGateway):
+    """eSMS as it is when it is out of order."""
+
+    def fetch_balance(self) -> BalanceResult:
+        return BalanceResult(reach=Reach.NO_ANSWER, text="The answer is not a JSON object", http_status=503)
+
+
+@pytest.mark.parametrize("url", [DEFAULT, DEFAULT.rstrip("/")])
+def test_esms_itself_is_to_be_tried_again_later(settings, url: str) -> None:
+    conf = {"API_KEY": "a", "SECRET_KEY": "b", "BRANDNAME": "SHOP", "BASE_URL": url}
+    settings.ESMS_VIBER = {**conf, "GATEWAY": f"{__name__}.Wordless"}
+    with pytest.raises(BalanceUnavailable, match="Try again later") as error:
+        ask()
+    assert "BASE_URL" not in str(error.value)
 
 
 def test_the_command_tells_the_same(esms: FakeGateway) -> None:

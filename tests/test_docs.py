@@ -116,6 +116,7 @@ def _layer(module: str) -> int | None:
     layers = [
         (
             "esms_viber.conf",
+            "esms_viber.loading",
             "esms_viber.amounts",
             "esms_viber.exceptions",
             "esms_viber.phones",
@@ -133,6 +134,7 @@ def _layer(module: str) -> int | None:
         ),
         (
             "esms_viber.outgoing",
+            "esms_viber.readiness",
             "esms_viber.validation",
             "esms_viber.transactions",
             "esms_viber.querysets",

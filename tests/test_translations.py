@@ -23,6 +23,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext, trans_real
 from django.utils.translation.template import templatize
 
+from esms_viber import readiness
 from esms_viber.admin import display
 from esms_viber.amounts import dong
 from esms_viber.checks import sending
@@ -131,6 +132,10 @@ class UrlsLeftOut:
     urlpatterns: list[Any] = []
 
 
+class UrlsTaken:
+    urlpatterns = [path("<path:rest>", lambda request, rest: None), path("esms-viber/", include("esms_viber.urls"))]
+
+
 ESMS = {"GATEWAY": "esms_viber.gateways.esms.EsmsGateway"}
 # Each finds something; together they find everything.
 SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -143,8 +148,12 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"SECURE_SSL_REDIRECT": True}),
     ({}, {"ROOT_URLCONF": UrlsLeftOut}),
     ({}, {"ROOT_URLCONF": UrlsPerLanguage}),
+    ({}, {"ROOT_URLCONF": UrlsTaken}),
+    ({}, {"FORCE_SCRIPT_NAME": "/shop", "PREPEND_WWW": True}),
+    ({**ESMS, "BASE_URL": "http://localhost/"}, {}),
+    ({"MAX_QUERY_LENGTH": 10, "CALLBACK_ORIGIN": "https://shop.example.vn/esms-viber"}, {}),
 ]
-CODE_ALONE = {"E004", "E005", "W002", "W004", "W008"}
+CODE_ALONE = {"E004", "E005", "W002", "W004", "W008", "W011", "W014"}
 """Checks whose hint is a line of settings, in the same words everywhere."""
 
 
@@ -177,8 +186,9 @@ def tasks(settings, monkeypatch) -> Callable[[type | None], None]:
             self.get_backend = backend
 
     def use(backend: type | None) -> None:
-        found = (None, "no backend") if backend is None else (Task(backend), "")
-        monkeypatch.setattr(sending, "_find_task", lambda: found)
+        found = (None, LookupError("no backend")) if backend is None else (Task(backend), None)
+        monkeypatch.setattr(readiness, "find_task", lambda: found)
+        monkeypatch.setattr(sending, "find_task", lambda: found)
 
     return use
 

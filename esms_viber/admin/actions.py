@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import services
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..polling import can_ask
+from ..readiness import require_setup
 from ..transactions import write_alias
 from . import display, reporting
 from .answers import all_rows, back, refuse_so_many, report_configuration, rows_of, tell, user_of
@@ -38,6 +39,7 @@ def send_selected(
     mark = Mark.parse(request.POST.get(CONFIRMED, ""))
     pks = selected_pks(queryset)
     try:
+        require_setup()
         if len(pks) > MOST_AT_ONCE:
             refuse_so_many(model_admin, request, MOST_AT_ONCE)
         elif mark is None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
+from ..conf import get_settings
 from ..models import OutboundViberMessage
 from .answers import not_set_up
 from .kinds import KindField, hold_to_kind, show_limits
 from .times import refuse_past
-
-logger = logging.getLogger("esms_viber")
 
 if TYPE_CHECKING:
     BaseForm = forms.ModelForm[OutboundViberMessage]
@@ -30,7 +28,7 @@ def _url_input() -> AdminTextInputWidget:
 
 
 class MessageForm(BaseForm):
-    """Without a gateway set up a message cannot be checked to the end, but be kept as a draft all the same."""
+    """Without a gateway set up a message can be kept as a draft all the same."""
 
     kind = KindField()
 
@@ -52,24 +50,14 @@ class MessageForm(BaseForm):
             show_limits(self)
 
     def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc] # not in the stubs
         try:
-            super()._post_clean()  # type: ignore[misc] # not in the stubs
+            get_settings()
         except ImproperlyConfigured as error:
-            # The last of the model's own checks asks the gateway. What was found before it went with it, and what
-            # Django checks after it was not done.
-            logger.warning("a message was written that cannot be checked: %s", error)
-            self._check_fields()
-            self.validate_unique()
+            # The limits that a message was held to are then the defaults, and perhaps not the site's.
+            self.add_error(None, not_set_up(error))
         hold_to_kind(self, vars(self.instance))
         refuse_past(self)
-
-    def _check_fields(self) -> None:
-        try:
-            self.instance.clean_fields(exclude=self._get_validation_exclusions())  # type: ignore[attr-defined] # as above
-        except ImproperlyConfigured as error:
-            self.add_error(None, not_set_up(error))
-        except ValidationError as error:
-            self._update_errors(error)  # type: ignore[attr-defined] # as above
 
 
 def fingerprint(form_id: str, message: OutboundViberMessage) -> str:

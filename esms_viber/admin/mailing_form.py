@@ -14,9 +14,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..dispatch import get_dispatcher
 from ..mailings import Mailing, Review, review
 from ..models import OutboundViberMessage
+from ..readiness import get_dispatcher, require_setup
 from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted, visible
 from ..validation import KIND_FIELDS, normalize_text
 from .answers import not_set_up
@@ -85,8 +85,9 @@ class MailingForm(forms.Form):
         self.mailing = self._make_mailing(data)
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
+        self._check_text() if self._typing else self._check_list()
         try:
-            self._check_text() if self._typing else self._check_list()
+            require_setup()
             get_dispatcher()
         except ImproperlyConfigured as error:
             logger.error("the connection to eSMS is not set up: %s", error)  # noqa: TRY400

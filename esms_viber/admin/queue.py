@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
 
-from django.core.exceptions import ImproperlyConfigured
+from django.urls import get_script_prefix
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..balance import Balance
+from ..conf import readable_settings
 from ..models import Status
 from ..monitoring import get_queue_status
+from ..outgoing import split_origin
 from . import display
-from .answers import not_set_up
 from .filters import AttentionFilter
 
 
@@ -28,13 +30,12 @@ class Queue:
     counts: list[tuple[str, int, str, str]]
     """Name, number, remark and filter of what there is any of."""
     last_call_at: dt.datetime | None
+    remarks: list[str] = field(default_factory=list)
+    """What keeps no message, but its report."""
 
 
 def look() -> Queue:
-    try:
-        status = get_queue_status()
-    except ImproperlyConfigured as error:
-        return _unknown(error)
+    status = get_queue_status()
     counts = [
         (Status.QUEUED, status.queued, _due(status.due, display.moment(status.oldest_due_at))),
         (Status.SENDING, status.sending, _stuck(status.stuck)),
@@ -51,21 +52,28 @@ def look() -> Queue:
             if count
         ],
         last_call_at=status.last_call_at,
+        remarks=_remarks(),
     )
 
 
 def obstacles() -> Queue:
     """Only what is in the way: for pages that are about something else."""
-    try:
-        status = get_queue_status()
-    except ImproperlyConfigured as error:
-        return _unknown(error)
-    return Queue(status.obstacles(), [], [], status.last_call_at)
+    status = get_queue_status()
+    return Queue(status.obstacles(), [], [], status.last_call_at, _remarks())
 
 
-def _unknown(error: ImproperlyConfigured) -> Queue:
-    """Settings in disorder are in the way themselves; the pages need not fail."""
-    return Queue([not_set_up(error)], [], [], None)
+def _remarks() -> list[str]:
+    """Of the path that the web server mounts the site under, which no command can know, and no check."""
+    origin = split_origin(readable_settings().CALLBACK_ORIGIN)
+    mounted = get_script_prefix().strip("/")
+    if origin is None or mounted == unquote(origin.path).strip("/"):
+        return []
+    line = f'"CALLBACK_ORIGIN": "{origin.scheme}://{origin.netloc}{quote(f"/{mounted}".rstrip("/"))}"'
+    sentence = _(
+        "This page is served under “/%(here)s”, and eSMS is told to send its reports to “/%(there)s”. If the site is "
+        "mounted there for eSMS too, they are lost; then write in ESMS_VIBER: %(line)s"
+    )
+    return [sentence % {"here": mounted, "there": unquote(origin.path).strip("/"), "line": line}]
 
 
 def balance_remark(known: Balance, queue: Queue) -> str:

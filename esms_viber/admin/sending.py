@@ -18,6 +18,7 @@ from ..amounts import dong
 from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..prices import estimate
+from ..readiness import require_setup
 from ..resending import plan_resend
 from ..transactions import in_transaction, lock
 from . import display, queue, reporting
@@ -129,6 +130,7 @@ def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberM
 def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:
     """*Save and send*, after the message was committed: whatever goes wrong here, it is kept."""
     try:
+        require_setup()
         queued = services.queue_stored_message(message, user=user_of(request))
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)

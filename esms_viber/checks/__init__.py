@@ -23,25 +23,31 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         sending.check_gateway,
         sending.check_dispatcher,
         sending.check_account,
+        sending.check_query_length,
         sending.check_base_url,
         callbacks.check_origin,
+        callbacks.check_path_of_origin,
         callbacks.check_urls,
         callbacks.check_languages,
-        callbacks.check_allowed_hosts,
-        callbacks.check_ssl_redirect,
     )
 
 
 @register(TAG, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What matters only where real messages are sent."""
+    """What matters only where real messages are sent, and depends on the host: other hosts are left in peace."""
     if _find_unreadable():
         return []
     return _run(
         sending.check_account_in_production,
+        sending.check_stand_in,
         sending.check_sandbox,
-        callbacks.check_public_origin,
+        sending.check_base_url_in_production,
         sending.check_task_backend,
+        callbacks.check_public_origin,
+        callbacks.check_allowed_hosts,
+        callbacks.check_script_name,
+        callbacks.check_ssl_redirect,
+        callbacks.check_redirects,
     )
 
 

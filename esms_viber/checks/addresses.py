@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 from urllib.parse import SplitResult, urlsplit
 
 _LOCAL_TOP_LEVELS = {"example", "internal", "invalid", "lan", "local", "localhost", "test"}
@@ -18,15 +20,27 @@ def split(url: str) -> SplitResult | None:
 
 
 def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    address = _as_address(host)
+    if address is None:
+        name = host.rstrip(".").lower()
+        return name in {"localhost", "localhost.localdomain"} or name.endswith(".localhost")
+    # A connection to 0.0.0.0 goes to this machine, too.
+    return address.is_loopback or address.is_unspecified
 
 
 def is_public(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        name, _, top_level = host.rstrip(".").rpartition(".")
-        return bool(name) and not top_level.isdigit() and top_level not in _LOCAL_TOP_LEVELS
+    address = _as_address(host)
+    if address is not None:
+        return address.is_global
+    name, _, top_level = host.rstrip(".").rpartition(".")
+    return bool(name) and not top_level.isdigit() and top_level not in _LOCAL_TOP_LEVELS
+
+
+def _as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return getattr(address, "ipv4_mapped", None) or address
+    with contextlib.suppress(OSError, ValueError):
+        # The short spellings that connecting takes, such as 127.1.
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None

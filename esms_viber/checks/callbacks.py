@@ -4,76 +4,126 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import SplitResult
+from io import BytesIO
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as CheckWarning
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.request import split_domain_port, validate_host
-from django.urls import NoReverseMatch, reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils import translation
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from ..conf import ViberSettings
-from ..outgoing import URLCONF_LINE
-from .addresses import is_public, split
+from ..outgoing import URLCONF_LINE, callback_path, not_an_origin, site_language, split_origin
+from .addresses import is_public
 
 _EXAMPLE_ORIGIN = '"CALLBACK_ORIGIN": "https://shop.example.vn"'
 # Any two languages will do: a path under i18n_patterns() begins with the active one.
 _TWO_LANGUAGES = ("en", "vi")
+_SECURITY = "django.middleware.security.SecurityMiddleware"
+_LOCALE = "django.middleware.locale.LocaleMiddleware"
+_OTHERS = {
+    _LOCALE,
+    "django.middleware.common.CommonMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+}
+
+
+# -- what can work nowhere ---------------------------------------------------------------------------------------------
 
 
 def check_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
-    if conf.CALLBACK_ORIGIN and _origin(conf) is None:
+    if conf.CALLBACK_ORIGIN and split_origin(conf.CALLBACK_ORIGIN) is None:
         yield Error(
-            _('ESMS_VIBER["CALLBACK_ORIGIN"] must be a scheme and a host (and a port, if need be), and nothing else.'),
-            hint=_("%(line)s; a host name with other letters than a to z in its xn-- form.")
-            % {"line": _EXAMPLE_ORIGIN},
+            not_an_origin(),
+            hint=_(
+                "%(line)s; a host name with other letters than a to z in its xn-- form. Under a path: %(path)s; no "
+                "user, query or fragment, and of the path nothing that urlpatterns adds."
+            )
+            % {"line": _EXAMPLE_ORIGIN, "path": _example_under("/shop")},
             id="esms_viber.E007",
         )
 
 
-def _origin(conf: ViberSettings) -> SplitResult | None:
-    """None where it is not set or not an origin."""
-    origin = (conf.CALLBACK_ORIGIN or "").removesuffix("/")
-    parts = split(origin)
-    if parts is None or not parts.hostname or not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", origin):
-        return None
-    return parts
+def _example_under(path: str) -> str:
+    return f'"CALLBACK_ORIGIN": "https://shop.example.vn{path}"'
 
 
 def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
-    if conf.CALLBACK_ORIGIN and _callback_path() is None:
+    if not conf.CALLBACK_ORIGIN:
+        return
+    if (path := _callback_path()) is None:
         yield Error(
             _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the URLs of esms_viber are not included in the URLconf.'),
             hint=_("Add to urlpatterns: %(line)s") % {"line": URLCONF_LINE},
             id="esms_viber.E008",
         )
+    elif not _is_ours(path):
+        yield Error(
+            _("Another line of the URLconf answers under the callback's path, %(path)s, so that reports are lost.")
+            % {"path": path},
+            hint=_("Put this line before those that match any path: %(line)s") % {"line": URLCONF_LINE},
+            id="esms_viber.E010",
+        )
 
 
 def _callback_path() -> str | None:
     try:
-        return reverse("esms_viber:callback", args=["token"])
-    except NoReverseMatch:
+        return callback_path("token")
+    except Exception:  # noqa: BLE001 - a URLconf that cannot be loaded is told by Django's own check
         return None
 
 
+def _is_ours(path: str) -> bool:
+    with translation.override(site_language()):
+        try:
+            return resolve(unquote(path), settings.ROOT_URLCONF).app_names[-1:] == ["esms_viber"]
+        except Resolver404:
+            return False
+
+
 def check_languages(conf: ViberSettings) -> Iterator[CheckMessage]:
+    if not conf.CALLBACK_ORIGIN or _callback_path() is None:
+        return
     paths = set()
     for language in _TWO_LANGUAGES:
         with translation.override(language):
-            paths.add(_callback_path())
-    if conf.CALLBACK_ORIGIN and len(paths) > 1:
+            paths.add(reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=["token"]))
+    if len(paths) > 1:
         yield CheckWarning(
-            _("The callback's path depends on the active language: a result may be sent to a path that is not there."),
+            _("The callback's path depends on the language: once LANGUAGE_CODE changes, reports to come are lost."),
             hint=_("Take this line out of i18n_patterns() and put it into urlpatterns itself: %(line)s")
             % {"line": URLCONF_LINE},
             id="esms_viber.W003",
         )
 
 
+def check_path_of_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
+    origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
+    added = unquote(path or "").removesuffix("callback/token/").rstrip("/")
+    if origin is not None and added and unquote(origin.path).rstrip("/").endswith(added):
+        yield CheckWarning(
+            _('ESMS_VIBER["CALLBACK_ORIGIN"] ends in %(path)s, which urlpatterns adds once more.') % {"path": added},
+            hint=_origin_line(origin, unquote(origin.path).rstrip("/").removesuffix(added)),
+            id="esms_viber.W014",
+        )
+
+
+def _origin_line(origin: SplitResult, path: str) -> str:
+    return f'"CALLBACK_ORIGIN": "{origin.scheme}://{origin.netloc}{quote(path).rstrip("/")}"'
+
+
+# -- what works or not where the site is deployed ----------------------------------------------------------------------
+
+
 def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
-    origin = _origin(conf)
+    origin = split_origin(conf.CALLBACK_ORIGIN)
     # As Django does where nothing is set.
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if origin is None or validate_host(split_domain_port(origin.netloc)[0], allowed):
@@ -91,21 +141,33 @@ def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
     )
 
 
+def check_script_name(conf: ViberSettings) -> Iterator[CheckMessage]:
+    """A path that the web server alone knows is told by the admin, which is served under it."""
+    origin, mounted = split_origin(conf.CALLBACK_ORIGIN), (settings.FORCE_SCRIPT_NAME or "").strip("/")
+    # A proxy may add a path of its own before it.
+    if origin is not None and mounted and not unquote(origin.path).rstrip("/").endswith(f"/{mounted}"):
+        yield CheckWarning(
+            _('FORCE_SCRIPT_NAME mounts the site under /%(path)s, which ESMS_VIBER["CALLBACK_ORIGIN"] does not name.')
+            % {"path": mounted},
+            hint=_origin_line(origin, f"/{mounted}"),
+            id="esms_viber.W011",
+        )
+
+
 def check_ssl_redirect(conf: ViberSettings) -> Iterator[CheckMessage]:
-    origin, path = _origin(conf), _callback_path()
-    if origin is None or path is None or not _redirects_to_https(path):
+    origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
+    if origin is None or path is None:
         return
-    if origin.scheme == "http":
-        hint = _("Write the origin with https: %(line)s") % {"line": _EXAMPLE_ORIGIN}
-    elif settings.SECURE_PROXY_SSL_HEADER is None:
-        hint = _how_to_spare(path)
-    else:
-        return
-    yield CheckWarning(
-        _("SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow."),
-        hint=hint,
-        id="esms_viber.W005",
-    )
+    # Whether a proxy takes TLS off is known only where it is said how the proxy tells.
+    is_secure = origin.scheme == "https" and settings.SECURE_PROXY_SSL_HEADER is not None
+    request = _make_request(origin, path, scheme="https" if is_secure else "http")
+    for middleware in _middleware({_SECURITY}):
+        if location := _redirect(middleware, request):
+            yield CheckWarning(
+                _("SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow."),
+                hint=_how_to_spare(request.path) if origin.scheme == "https" else _how_to_write(origin, location),
+                id="esms_viber.W005",
+            )
 
 
 def _how_to_spare(path: str) -> str:
@@ -116,16 +178,95 @@ def _how_to_spare(path: str) -> str:
     }
 
 
-def _redirects_to_https(path: str) -> bool:
-    return (
-        settings.SECURE_SSL_REDIRECT
-        and "django.middleware.security.SecurityMiddleware" in settings.MIDDLEWARE
-        and not any(re.search(exempt, path.lstrip("/")) for exempt in settings.SECURE_REDIRECT_EXEMPT)
+def _how_to_write(origin: SplitResult, location: str) -> str:
+    return _("Write the origin as it redirects: %(line)s") % {"line": _origin_line(urlsplit(location), origin.path)}
+
+
+def check_redirects(conf: ViberSettings) -> Iterator[CheckMessage]:
+    """`PREPEND_WWW`, `APPEND_SLASH`, languages, logging in."""
+    origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
+    if origin is None or path is None:
+        return
+    request = _make_request(origin, path, scheme=origin.scheme)
+    for middleware in _middleware(_OTHERS):
+        if not (location := _redirect(middleware, request)):
+            continue
+        if urlsplit(location).netloc and unquote(urlsplit(location).path) == request.path:
+            hint = _how_to_write(origin, location)
+        elif _LOCALE in _names(middleware):
+            hint = _("Take this line out of i18n_patterns() and put it into urlpatterns itself: %(line)s")
+            hint %= {"line": URLCONF_LINE}
+        else:
+            hint = _("Have it let requests to %(path)s through.") % {"path": request.path.removesuffix("token/")}
+        yield CheckWarning(
+            _("%(name)s answers callbacks with a redirect to %(location)s, which eSMS is not known to follow.")
+            % {"name": middleware.__name__, "location": location},
+            hint=hint,
+            id="esms_viber.W010",
+        )
+
+
+def _middleware(kinds: set[str]) -> Iterator[type]:
+    """The site's middleware that is of these kinds of Django's; a site's own is nothing to be run by a check."""
+    for path in settings.MIDDLEWARE:
+        try:
+            found = import_string(path)
+        except Exception:  # noqa: BLE001, S112 - Django says it when it starts
+            continue
+        if isinstance(found, type) and kinds.intersection(_names(found)):
+            yield found
+
+
+def _names(kind: type) -> list[str]:
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
+
+
+def _make_request(origin: SplitResult, path: str, *, scheme: str) -> WSGIRequest:
+    """A callback as it comes in."""
+    return WSGIRequest(
+        {
+            "REQUEST_METHOD": "GET",
+            # Bytes, each as a character of its own: so it is in WSGI.
+            "SCRIPT_NAME": unquote_to_bytes(origin.path.rstrip("/")).decode("latin-1"),
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "HTTP_HOST": origin.netloc,
+            "SERVER_NAME": origin.hostname or "",
+            "SERVER_PORT": str(origin.port or {"http": 80}.get(scheme, 443)),
+            "wsgi.url_scheme": scheme,
+            "wsgi.input": BytesIO(),
+        }
     )
 
 
+class _Nobody:
+    is_authenticated = False
+
+
+def _redirect(kind: type, request: WSGIRequest) -> str:
+    """Where the middleware sends a callback; empty where it lets it through, or does not say without a server."""
+
+    def respond(request: HttpRequest) -> HttpResponseBase:
+        try:
+            match = resolve(request.path_info, settings.ROOT_URLCONF)
+        except Resolver404:
+            return HttpResponse(status=404)
+        before_view = getattr(middleware, "process_view", None)
+        answer = before_view(request, match.func, match.args, match.kwargs) if before_view else None
+        return answer or HttpResponse()
+
+    request.user = _Nobody()  # type: ignore[assignment] # as much of one as eSMS is
+    with translation.override(site_language()):
+        try:
+            middleware: Any = kind(respond)
+            response = middleware(request)
+        except Exception:  # noqa: BLE001 - whatever it needs that is not there
+            return ""
+    is_redirect = 300 <= response.status_code < 400
+    return response.headers.get("Location", "") if is_redirect else ""
+
+
 def check_public_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
-    origin = _origin(conf)
+    origin = split_origin(conf.CALLBACK_ORIGIN)
     if not conf.CALLBACK_ORIGIN:
         yield Info(
             _('ESMS_VIBER["CALLBACK_ORIGIN"] is not set: results come only by polling.'),

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from importlib.util import find_spec
 
+import django
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
-from django.utils.module_loading import import_string
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
 from ..conf import NAMES, ViberSettings
-from ..dispatch import django_tasks, not_callable
-from ..gateways import not_a_gateway
+from ..gateways import build_gateway, load_gateway_class
 from ..gateways.base import BaseGateway
+from ..gateways.console import ConsoleGateway
+from ..gateways.esms import EsmsGateway
+from ..gateways.memory import MemoryGateway
+from ..models import OutboundViberMessage
+from ..readiness import find_task, is_django_tasks, load_dispatcher, task_trouble
+from ..validation import query_length
 from .addresses import is_loopback, split
 
 ACCOUNT_KEYS = ("API_KEY", "SECRET_KEY", "BRANDNAME")
@@ -30,66 +37,71 @@ def account_hint() -> str:
 
 
 def check_gateway(conf: ViberSettings) -> Iterator[CheckMessage]:
-    gateway, problem = _import(conf.GATEWAY)
-    if problem:
-        yield _wrong("GATEWAY", _unusable("GATEWAY", problem), "esms_viber.E004")
-    elif not _is_subclass(gateway, BaseGateway):
-        yield _wrong("GATEWAY", not_a_gateway(), "esms_viber.E004")
-
-
-def _import(path: str) -> tuple[object, str]:
-    """What a dotted path leads to, or why it leads nowhere."""
     try:
-        return import_string(path), ""
-    except (ImportError, TypeError, ValueError) as error:
-        return None, str(error)
-
-
-def _unusable(name: str, problem: str) -> str:
-    return _('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.') % {"name": name, "problem": problem}
-
-
-def _wrong(name: str, sentence: str, check_id: str) -> CheckMessage:
-    return Error(sentence, hint=f'"{name}": "{DEFAULTS[name]}"', id=check_id)
-
-
-def _is_subclass(found: object, kind: object) -> bool:
-    return isinstance(found, type) and isinstance(kind, type) and issubclass(found, kind)
+        kind = load_gateway_class(conf)
+        # Of keys that are only missing yet another check tells.
+        if not _missing_account_keys(conf):
+            build_gateway(kind, conf)
+    except ImproperlyConfigured as error:
+        # Of eSMS's own gateway nothing else can be wrong by then.
+        name = "BASE_URL" if DEFAULTS["GATEWAY"] == conf.GATEWAY else "GATEWAY"
+        yield Error(str(error), hint=f'"{name}": "{DEFAULTS[name]}"', id="esms_viber.E004")
 
 
 def check_dispatcher(conf: ViberSettings) -> Iterator[CheckMessage]:
-    wanted = conf.DISPATCHER
-    dispatcher, problem = _import(wanted) if isinstance(wanted, str) else (wanted, "")
-    if problem:
-        yield _wrong("DISPATCHER", _unusable("DISPATCHER", problem), "esms_viber.E005")
-    elif not callable(dispatcher):
-        yield _wrong("DISPATCHER", not_callable(), "esms_viber.E005")
-    elif dispatcher is django_tasks and (problem := _find_task()[1]):
-        yield Error(
-            _('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
-            % {"problem": problem},
-            hint=_('On Django 5.2: %(line)s. On any: TASKS needs a backend "default" with a queue "default".')
-            % {"line": 'pip install "django-esms-viber[tasks]"'},
-            id="esms_viber.E009",
-        )
-
-
-def _find_task() -> tuple[Any, str]:
-    """The task of that dispatcher, or why it cannot be had."""
     try:
-        return import_string("esms_viber.background.deliver"), ""
-    except Exception as error:  # noqa: BLE001 - it is made when imported, by whatever backend TASKS names
-        return None, str(error)
+        dispatcher = load_dispatcher(conf)
+    except ImproperlyConfigured as error:
+        yield Error(str(error), hint=f'"DISPATCHER": "{DEFAULTS["DISPATCHER"]}"', id="esms_viber.E005")
+        return
+    if is_django_tasks(dispatcher) and (trouble := task_trouble()):
+        yield Error(trouble, hint=_how_to_have_tasks(), id="esms_viber.E009")
+
+
+_TASK_PACKAGES = {
+    "database": ("django-tasks-db", "django_tasks_db", "django_tasks_db.DatabaseBackend"),
+    "rq": ("django-tasks-rq", "django_rq", "django_tasks_rq.RQBackend"),
+}
+"""By the kind of backend: the package to install, the app to add, the backend's path."""
+
+
+def _how_to_have_tasks() -> str:
+    backend = str(getattr(settings, "TASKS", {}).get("default", {}).get("BACKEND", ""))
+    # Each was a module of django-tasks before it had a package of its own, and settings may still name that.
+    kind = {"django_tasks_db": "database", "django_tasks_rq": "rq"}.get(backend.partition(".")[0])
+    kind = kind or next((kind for kind in _TASK_PACKAGES if f".backends.{kind}." in backend), "")
+    package, app, path = _TASK_PACKAGES.get(kind, ("", "", ""))
+    missing = []
+    if django.VERSION < (6, 0) and not find_spec("django_tasks"):
+        missing.append('"django-esms-viber[tasks]"')
+    elif backend.startswith("django_tasks.") and not kind and not find_spec("django_tasks"):
+        missing.append("django-tasks")
+    if path and not find_spec(path.partition(".")[0]):
+        missing.append(package)
+    found = []
+    if missing:
+        found.append(_("Install what is missing: %(line)s") % {"line": f"pip install {' '.join(missing)}"})
+    if path and backend != path:
+        found.append(_("The backend's path is %(line)s") % {"line": f'"BACKEND": "{path}"'})
+    if app and not any(entry.partition(".")[0] == app for entry in settings.INSTALLED_APPS):
+        found.append(_("Add its app: %(line)s") % {"line": f'INSTALLED_APPS += ["{app}"]'})
+    usual = _('On Django 5.2: %(line)s. On any: TASKS needs a backend "default" with a queue "default".')
+    return "; ".join(found) or usual % {"line": 'pip install "django-esms-viber[tasks]"'}
 
 
 def check_task_backend(conf: ViberSettings) -> Iterator[CheckMessage]:
-    wanted = conf.DISPATCHER
-    dispatcher = _import(wanted)[0] if isinstance(wanted, str) else wanted
-    task = _find_task()[0] if dispatcher is django_tasks else None
+    task = find_task()[0] if _is_dispatched_by_tasks(conf) else None
     backend = type(task.get_backend()).__name__ if task is not None else ""
     if sentence := _why_not_for_production().get(backend):
         hint = _("%(line)s, and run its worker.")
         yield CheckWarning(sentence, hint=hint % {"line": _DATABASE_BACKEND}, id="esms_viber.W009")
+
+
+def _is_dispatched_by_tasks(conf: ViberSettings) -> bool:
+    try:
+        return is_django_tasks(load_dispatcher(conf))
+    except ImproperlyConfigured:
+        return False
 
 
 def _why_not_for_production() -> dict[str, str]:
@@ -117,10 +129,43 @@ def check_account_in_production(conf: ViberSettings) -> Iterator[CheckMessage]:
 
 
 def _missing_account_keys(conf: ViberSettings) -> str:
-    gateway, esms_gateway = _import(conf.GATEWAY)[0], _import(DEFAULTS["GATEWAY"])[0]
-    if not _is_subclass(gateway, esms_gateway):
+    if not _is_gateway(conf, EsmsGateway):
         return ""
     return ", ".join(name for name in ACCOUNT_KEYS if not getattr(conf, name).strip())
+
+
+def _is_gateway(conf: ViberSettings, *kinds: type[BaseGateway]) -> bool:
+    try:
+        return issubclass(load_gateway_class(conf), kinds)
+    except ImproperlyConfigured:
+        return False
+
+
+def check_query_length(conf: ViberSettings) -> Iterator[CheckMessage]:
+    try:
+        length = query_length(OutboundViberMessage(phone="+84901888484", content="a"))
+    except Exception:  # noqa: BLE001 - a foreign gateway's own; it is met when a message is checked
+        return
+    if length is not None and length > conf.MAX_QUERY_LENGTH:
+        yield Error(
+            _(
+                "Nothing can be sent: a text of one letter takes %(length)d characters, and "
+                'ESMS_VIBER["MAX_QUERY_LENGTH"] is %(limit)d.'
+            )
+            % {"length": length, "limit": conf.MAX_QUERY_LENGTH},
+            hint=_("Leave it out for the default, %(default)s.") % {"default": DEFAULTS["MAX_QUERY_LENGTH"]},
+            id="esms_viber.E011",
+        )
+
+
+def check_stand_in(conf: ViberSettings) -> Iterator[CheckMessage]:
+    if not settings.DEBUG and _is_gateway(conf, ConsoleGateway, MemoryGateway):
+        yield CheckWarning(
+            _('ESMS_VIBER["GATEWAY"] is %(name)s, which sends nothing and takes every message as sent.')
+            % {"name": load_gateway_class(conf).__name__},
+            hint=_or_silence(f'"GATEWAY": "{DEFAULTS["GATEWAY"]}"', "esms_viber.W012"),
+            id="esms_viber.W012",
+        )
 
 
 def check_base_url(conf: ViberSettings) -> Iterator[CheckMessage]:
@@ -133,11 +178,27 @@ def check_base_url(conf: ViberSettings) -> Iterator[CheckMessage]:
         )
 
 
+def check_base_url_in_production(conf: ViberSettings) -> Iterator[CheckMessage]:
+    parts = split(conf.BASE_URL)
+    is_used = not _is_gateway(conf, ConsoleGateway, MemoryGateway)
+    if parts is not None and is_loopback(parts.hostname or "") and is_used:
+        yield CheckWarning(
+            _('ESMS_VIBER["BASE_URL"] leads to this machine itself (%(host)s), where no eSMS is.')
+            % {"host": parts.hostname},
+            hint=_or_silence(f'"BASE_URL": "{DEFAULTS["BASE_URL"]}"', "esms_viber.W013"),
+            id="esms_viber.W013",
+        )
+
+
+def _or_silence(line: str, check_id: str) -> str:
+    hint = _('%(line)s; or, on a staging site, add "%(id)s" to SILENCED_SYSTEM_CHECKS.')
+    return hint % {"line": line, "id": check_id}
+
+
 def check_sandbox(conf: ViberSettings) -> Iterator[CheckMessage]:
     if conf.SANDBOX:
         yield CheckWarning(
             _('ESMS_VIBER["SANDBOX"] is on: eSMS delivers nothing.'),
-            hint=_('%(line)s; or, on a staging site, add "%(id)s" to SILENCED_SYSTEM_CHECKS.')
-            % {"line": '"SANDBOX": False', "id": "esms_viber.W006"},
+            hint=_or_silence('"SANDBOX": False', "esms_viber.W006"),
             id="esms_viber.W006",
         )

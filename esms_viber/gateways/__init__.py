@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
+from collections.abc import Callable
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from ..conf import ViberSettings, get_settings
+from ..loading import accepts, load, runs_when_called
 from .base import BaseGateway
 from .esms import EsmsGateway
 from .memory import MemoryGateway, running_test
@@ -41,10 +43,10 @@ def get_gateway() -> BaseGateway:
     holder = _holder
     with holder.lock:
         if holder.gateway is None or (holder.conf, holder.may_leave) != (conf, may_leave):
-            found = _gateway_class(conf.GATEWAY)
+            found = load_gateway_class(conf)
             if issubclass(found, EsmsGateway) and not may_leave:
                 found = MemoryGateway
-            holder.gateway, holder.conf, holder.may_leave = found.from_settings(conf), conf, may_leave
+            holder.gateway, holder.conf, holder.may_leave = build_gateway(found, conf), conf, may_leave
         return holder.gateway
 
 
@@ -65,20 +67,53 @@ def _test_names_gateway() -> bool:
     return is_override and "GATEWAY" in getattr(settings, "ESMS_VIBER", {})
 
 
-def _gateway_class(path: str) -> type[BaseGateway]:
-    try:
-        found = import_string(path)
-    except ImportError as error:
-        sentence = _('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.')
-        raise ImproperlyConfigured(sentence % {"name": "GATEWAY", "problem": error}) from error
+def load_gateway_class(conf: ViberSettings) -> type[BaseGateway]:
+    """Raises `ImproperlyConfigured` where `GATEWAY` leads to no class of which a gateway can be made."""
+    found = load("GATEWAY", conf.GATEWAY)
     if not (isinstance(found, type) and issubclass(found, BaseGateway)):
-        raise ImproperlyConfigured(not_a_gateway())
+        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
+        raise ImproperlyConfigured(sentence % {"name": f"{BaseGateway.__module__}.{BaseGateway.__qualname__}"})
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it does not define %(names)s.')
+        raise ImproperlyConfigured(sentence % {"names": ", ".join(f"{name}()" for name in missing)})
     return found
 
 
-def not_a_gateway() -> str:
-    sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
-    return sentence % {"name": f"{BaseGateway.__module__}.{BaseGateway.__qualname__}"}
+def build_gateway(kind: type[BaseGateway], conf: ViberSettings) -> BaseGateway:
+    """Raises `ImproperlyConfigured`, naming the setting, for a gateway that cannot be built or called."""
+    try:
+        gateway = kind.from_settings(conf)
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
+        problem = type(error).__name__
+    else:
+        if sentence := _why_unusable(gateway):
+            raise ImproperlyConfigured(sentence)
+        return gateway
+    # Without its words, its frames and what it chains to: they may hold a key.
+    sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() failed with %(problem)s.')
+    raise ImproperlyConfigured(sentence % {"problem": problem})
+
+
+def _why_unusable(gateway: object) -> str:
+    if not isinstance(gateway, BaseGateway):
+        return _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() returns no gateway.')
+    for name, wanted in vars(BaseGateway).items():
+        if not name.startswith("_") and inspect.isfunction(wanted) and not _is_called_like(gateway, name, wanted):
+            sentence = _(
+                'ESMS_VIBER["GATEWAY"] cannot be used: %(call)s must be an ordinary method with that signature.'
+            )
+            return sentence % {"call": f"{name}{inspect.signature(getattr(BaseGateway, name))}"}
+    return ""
+
+
+def _is_called_like(gateway: BaseGateway, name: str, wanted: Callable[..., object]) -> bool:
+    method = getattr(gateway, name, None)
+    parameters = list(inspect.signature(wanted).parameters.values())[1:]
+    by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    by_place = [None] * (len(parameters) - len(by_name))
+    return callable(method) and runs_when_called(method) and accepts(method, *by_place, **by_name)
 
 
 def _start_anew() -> None:

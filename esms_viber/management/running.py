@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 from tqdm import tqdm
@@ -26,6 +27,15 @@ def running(say: Callable[[str], object], total: int | None, verbosity: int) -> 
     """Whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
     with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
         yield should_stop, progress
+
+
+@contextmanager
+def telling_misconfiguration() -> Iterator[None]:
+    """Raise `CommandError` with its sentence, instead of a traceback, for a setting that keeps it from running."""
+    try:
+        yield
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
 
 
 def tell_trouble(account_code: str, *, outage: bool) -> None:

@@ -9,7 +9,7 @@ from django.db import models, transaction
 from django.utils.translation import gettext
 
 from .. import validation
-from ..conf import get_settings
+from ..conf import readable_settings
 from ..exceptions import EsmsViberError, MessageNotEditable
 from ..states import EDITABLE, Status
 from ..transactions import lock, write_alias
@@ -80,7 +80,7 @@ class GuardedSave(models.Model):
         """
         if self._state.adding or self.pk is None:
             self.prepare_insert()
-            if get_settings().SEND_ON_SAVE and not self.keep_draft:
+            if readable_settings().SEND_ON_SAVE and not self.keep_draft:
                 self.validate_for_sending()
             with transaction.atomic(using=using or write_alias()):
                 super().save(force_insert=force_insert or True, using=using)

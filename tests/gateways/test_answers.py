@@ -154,8 +154,8 @@ def test_what_is_not_a_json_object(body: bytes) -> None:
 @pytest.mark.parametrize("name", [b"TotalPrice", b"ErrorMessage", b"SMSID", b"x"])
 def test_a_field_that_cannot_be_read_costs_no_other(name: bytes, value: bytes) -> None:
     body = b'{"CodeResult": "100", "SendStatus": 5, "SendSuccess": 1, "%s": %s}' % (name, value)
-    assert _answer(body).as_send_result().code == "100"
-    status = _answer(body).as_status_result()
+    assert _Answer(body).as_send_result().code == "100"
+    status = _Answer(body).as_status_result()
     assert (status.code, status.values["SendStatus"], status.values["SendSuccess"]) == ("100", "5", "1")
 
 

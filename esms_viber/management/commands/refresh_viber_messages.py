@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 
 from ...models import OutboundViberMessage
 from ...polling import refresh_due_messages
-from ..running import running, tell_trouble
+from ..running import running, tell_trouble, telling_misconfiguration
 
 MOST = 1000
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         if limit < 1:
             raise CommandError(_("--limit must be at least 1."))
         total = min(limit, OutboundViberMessage.objects.due_for_query().count())
-        with running(self.stdout.write, total, verbosity) as (should_stop, progress):
+        with telling_misconfiguration(), running(self.stdout.write, total, verbosity) as (should_stop, progress):
             summary = refresh_due_messages(limit, should_stop=should_stop, on_progress=progress)
         if verbosity:
             self.stdout.write(

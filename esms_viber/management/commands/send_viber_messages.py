@@ -15,8 +15,9 @@ from ...amounts import grouped
 from ...delivery import DeliverySummary, Drain
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status
+from ...readiness import require_setup
 from ...watching import watch
-from ..running import running, tell_trouble
+from ..running import running, tell_trouble, telling_misconfiguration
 
 NEEDS_A_PERSON, BLOCKED = 1, 2
 
@@ -46,10 +47,10 @@ class Command(BaseCommand):
             raise CommandError(_("--limit must be at least 1."))
         if status:
             self._show(get_queue_status(), status)
-        elif watch:
-            self._watch(verbosity)
-        else:
-            self._send(limit, verbosity)
+            return
+        with telling_misconfiguration():
+            require_setup()
+            self._watch(verbosity) if watch else self._send(limit, verbosity)
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
