@@ -33,5 +33,12 @@ class MessageNotEditable(EsmsViberError):
     """The text, phone or terms of a message were changed after it was handed over for sending."""
 
 
+class DedupeKeyTaken(EsmsViberError):
+    """Another transaction has stored a message with this dedupe key, and the open one cannot see it: repeat it whole.
+
+    So it is under REPEATABLE READ and SERIALIZABLE where the open transaction has read before the other committed.
+    """
+
+
 class CancelSend(Exception):
     """Raised by a `pre_send` receiver: do not send this message. Its argument is the reason shown to people."""

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, OperationalError, connections, models, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from . import lifecycle
+from .exceptions import DedupeKeyTaken
 from .models import OutboundViberMessage, ViberMessageEvent
 from .rows import insert_each
 from .transactions import begin_with_write, write_alias
+
+_RECORD_HAS_CHANGED = 1020
+"""MariaDB's error where `innodb_snapshot_isolation` is on and a row is younger than what this transaction reads."""
 
 logger = logging.getLogger("esms_viber")
 
@@ -60,31 +64,25 @@ def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundVibe
             models.Model.save(message, force_insert=True, using=alias)
             message.remember()
             _request(message, user).save(using=alias)
-    except IntegrityError:
-        first = _first_with_key(message)
-        if first is None:
+    except IntegrityError as error:
+        known = _known_after(error, [message])
+        if message.dedupe_key not in known:
             raise
-        return _reuse(first, message)
+        return _reuse(known[message.dedupe_key], message)
     return message
 
 
 def _as_new(message: OutboundViberMessage) -> None:
-    """The insert of a try before, which was rolled back, has left its marks."""
-    message.pk, message._state.adding = None, True
+    """Reset what the insert of a try before, which was rolled back, has left, in each table that the message has."""
+    message._state.adding = True
+    for model in (type(message), *message._meta.get_parent_list()):
+        setattr(message, model._meta.pk.attname, None)
 
 
 def _request(message: OutboundViberMessage, user: Any) -> ViberMessageEvent:
     return ViberMessageEvent(
         message=message, kind=ViberMessageEvent.Kind.REQUESTED, request_id=message.request_id, user=user
     )
-
-
-def _first_with_key(message: OutboundViberMessage) -> OutboundViberMessage | None:
-    if message.dedupe_key is None:
-        return None
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(dedupe_key=message.dedupe_key)
-    first: OutboundViberMessage | None = rows.first()
-    return first
 
 
 def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> OutboundViberMessage:
@@ -102,27 +100,63 @@ def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[O
     """As `insert_or_first()`, in bulk: a row for each message, in their order."""
     alias = write_alias()
     begin_with_write(alias)
+    known = _known_keys(messages)
     while True:
-        known = _known_keys(messages)
         new = _without_known(messages, known)
         try:
             with transaction.atomic(using=alias):
                 _bulk_insert(new, user=user, alias=alias)
-        except IntegrityError:
-            # Another caller came in between with one of the keys; now it can be seen.
-            if not _known_keys(new):
+        except IntegrityError as error:
+            # Another caller came in between with one of the keys.
+            known |= _known_after(error, new)
+            if len(_without_known(new, known)) == len(new):
                 raise
             continue
         known |= {message.dedupe_key: message for message in new if message.dedupe_key}
         return [_stored(message, known) for message in messages]
 
 
-def _known_keys(messages: Iterable[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
+def _known_after(error: IntegrityError, messages: Sequence[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
+    """The rows that came first with a dedupe key of these messages, now that inserting one has failed.
+
+    Raises `DedupeKeyTaken` where there must be one, and this transaction cannot see it.
+    """
+    alias = write_alias()
+    try:
+        # Should even looking fail, MariaDB has rolled back the whole transaction; Django is to know.
+        with transaction.atomic(using=alias):
+            known = _known_keys(messages)
+            if not known and connections[alias].vendor == "mysql":
+                known = _known_keys(messages, locking=True)
+    except OperationalError as failure:
+        if failure.args[:1] != (_RECORD_HAS_CHANGED,):
+            raise
+        known = {}
+    # Each database names the column, or a constraint that is named for it.
+    if not known and "dedupe_key" in str(error):
+        raise DedupeKeyTaken(
+            "Another transaction has stored a message with this dedupe key, and this one cannot see it. "
+            "Repeat the whole transaction."
+        ) from error
+    return known
+
+
+def _known_keys(messages: Iterable[OutboundViberMessage], *, locking: bool = False) -> dict[str, OutboundViberMessage]:
+    """By dedupe key, what is stored already.
+
+    A locking read sees what was committed after this transaction began to read, on MySQL and MariaDB. It asks for a
+    shared lock, which the failed insert has taken already, so that two who came too late do not block each other.
+    """
+    alias = write_alias()
     keys = [message.dedupe_key for message in messages if message.dedupe_key]
-    rows = OutboundViberMessage.objects.using(write_alias())
+    rows = OutboundViberMessage._base_manager.using(alias).order_by()
     known: dict[str, OutboundViberMessage] = {}
     for start in range(0, len(keys), 500):
-        known |= {row.dedupe_key or "": row for row in rows.filter(dedupe_key__in=keys[start : start + 500])}
+        found: Any = rows.filter(dedupe_key__in=keys[start : start + 500])
+        if locking:
+            sql, values = found.query.get_compiler(alias).as_sql()
+            found = rows.raw(f"{sql} LOCK IN SHARE MODE", values)
+        known |= {row.dedupe_key: row for row in found}
     return known
 
 

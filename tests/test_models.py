@@ -101,9 +101,11 @@ def test_a_mix_that_viber_does_not_have_is_refused_with_one_sentence_on_the_fiel
 
 
 @pytest.mark.parametrize(("fields", "field", "advice"), NOT_A_KIND)
-def test_the_database_refuses_it_too_a_draft_and_by_any_way_in(fields, field, advice) -> None:
-    with pytest.raises(IntegrityError), transaction.atomic():
-        OutboundViberMessage.objects.bulk_create([unsaved(**fields)])
+def test_no_draft_holds_it_and_the_database_refuses_it_too(fields, field, advice) -> None:
+    for store in (_save, _bulk_create):
+        with pytest.raises(ValidationError) as caught:
+            store(unsaved(**fields))
+        assert list(caught.value.message_dict) == [field]
     message = row()
     blank = dict.fromkeys(("content", "image_url", "button_label", "button_url"), "")
     # Raw columns: nothing but the database looks at them.
@@ -111,8 +113,6 @@ def test_the_database_refuses_it_too_a_draft_and_by_any_way_in(fields, field, ad
     raw["content"] = raw["content"].strip()
     with pytest.raises(IntegrityError), transaction.atomic():
         OutboundViberMessage.objects.filter(pk=message.pk).update(**raw)
-    with pytest.raises(IntegrityError), transaction.atomic():
-        unsaved(**fields).save()
 
 
 # -- lengths, links, phones, times -------------------------------------------------------------------------------------
