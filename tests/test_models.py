@@ -144,6 +144,7 @@ def test_the_limits_are_settings(settings, field: str, setting: str) -> None:
     assert "at most 8 can be sent" in sentence
 
 
+@pytest.mark.django_db(databases=["default", "messages"])
 def test_the_limits_are_not_frozen_into_migrations(settings) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_CONTENT_LENGTH": 77, "MAX_LABEL_LENGTH": 7}
     call_command("makemigrations", "esms_viber", check=True, dry_run=True, verbosity=0)
