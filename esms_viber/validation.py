@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
+from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models import Q, TextChoices
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -101,7 +102,7 @@ def _as_stored(field: Any, value: Any) -> Any:
         case "send_at" | "expires_at":
             return _time(field, value)
         case "content_type":
-            return _number(field, value)
+            return _key_of_type(field, value)
         case "sandbox":
             return field.clean(value, None)
         case _:
@@ -134,11 +135,16 @@ def _time(field: Any, value: Any) -> dt.datetime | None:
     return value
 
 
-def _number(field: Any, value: Any) -> Any:
-    if value is not None:
-        value = field.to_python(value)
-        field.target_field.run_validators(value)
-    return value
+def _key_of_type(field: Any, value: Any) -> int | None:
+    if value is None:
+        return None
+    key: int = field.to_python(value)
+    # The narrowest of all databases counts; SQLite would take more.
+    lowest, highest = BaseDatabaseOperations.integer_field_ranges[field.target_field.get_internal_type()]
+    if not lowest <= key <= highest:
+        params = {"model": field.related_model._meta.verbose_name, "field": "id", "pk": key, "value": key}
+        raise ValidationError(field.error_messages["invalid"], code="invalid", params=params)
+    return key
 
 
 # PostgreSQL takes no NUL, and no driver encodes a lone surrogate.
