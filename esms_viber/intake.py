@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -17,8 +18,10 @@ from .models import OutboundViberMessage, ViberMessageEvent
 from .rows import insert_each
 from .transactions import begin_with_write, write_alias
 
-_RECORD_HAS_CHANGED = 1020
-"""MariaDB's error where `innodb_snapshot_isolation` is on and a row is younger than what this transaction reads."""
+_UNSEEN = (
+    "Another transaction has stored a message with this dedupe key, and this one cannot see it. "
+    "Repeat the whole transaction."
+)
 
 logger = logging.getLogger("esms_viber")
 
@@ -55,21 +58,42 @@ def _validate_new(message: OutboundViberMessage, seen: set[int]) -> None:
 
 
 def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundViberMessage:
-    """Insert the message, or return the one that came first with its dedupe key. The caller's transaction survives."""
+    """Insert the message, or return the one that came first with its dedupe key.
+
+    The caller's transaction survives, unless the database has ended it. Raises `DedupeKeyTaken` where that transaction
+    cannot see the one that came first.
+    """
     alias = write_alias()
-    try:
-        # Insert first, look later: the other way round two callers at once would both find nothing.
-        with transaction.atomic(using=alias):
-            _as_new(message)
-            models.Model.save(message, force_insert=True, using=alias)
-            message.remember()
-            _request(message, user).save(using=alias)
-    except IntegrityError as error:
-        known = _known_after(error, [message])
-        if message.dedupe_key not in known:
-            raise
-        return _reuse(known[message.dedupe_key], message)
+    with _naming_what_cannot_be_seen([message]):
+        try:
+            # Insert first, look later: the other way round two callers at once would both find nothing.
+            with transaction.atomic(using=alias):
+                _as_new(message)
+                models.Model.save(message, force_insert=True, using=alias)
+                message.remember()
+                _request(message, user).save(using=alias)
+        except IntegrityError as error:
+            known = _known_after(error, [message])
+            if message.dedupe_key not in known:
+                raise
+            return _reuse(known[message.dedupe_key], message)
     return message
+
+
+@contextmanager
+def _naming_what_cannot_be_seen(messages: Iterable[OutboundViberMessage]) -> Iterator[None]:
+    """Turn a refusal to serialize the insert of messages with a dedupe key into `DedupeKeyTaken`.
+
+    Such are PostgreSQL's "serialization failure" and MariaDB's "record has changed since last read".
+    """
+    try:
+        yield
+    except OperationalError as error:
+        state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+        is_unserializable = state == "40001" or error.args[:1] == (1020,)
+        if is_unserializable and any(message.dedupe_key for message in messages):
+            raise DedupeKeyTaken(_UNSEEN) from error
+        raise
 
 
 def _as_new(message: OutboundViberMessage) -> None:
@@ -100,20 +124,21 @@ def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[O
     """As `insert_or_first()`, in bulk: a row for each message, in their order."""
     alias = write_alias()
     begin_with_write(alias)
-    known = _known_keys(messages)
-    while True:
-        new = _without_known(messages, known)
-        try:
-            with transaction.atomic(using=alias):
-                _bulk_insert(new, user=user, alias=alias)
-        except IntegrityError as error:
-            # Another caller came in between with one of the keys.
-            known |= _known_after(error, new)
-            if len(_without_known(new, known)) == len(new):
-                raise
-            continue
-        known |= {message.dedupe_key: message for message in new if message.dedupe_key}
-        return [_stored(message, known) for message in messages]
+    with _naming_what_cannot_be_seen(messages):
+        known = _known_keys(messages)
+        while True:
+            new = _without_known(messages, known)
+            try:
+                with transaction.atomic(using=alias):
+                    _bulk_insert(new, user=user, alias=alias)
+                break
+            except IntegrityError as error:
+                # Another caller came in between with one of the keys.
+                known |= _known_after(error, new)
+                if len(_without_known(new, known)) == len(new):
+                    raise
+    known |= {message.dedupe_key: message for message in new if message.dedupe_key}
+    return [_stored(message, known) for message in messages]
 
 
 def _known_after(error: IntegrityError, messages: Sequence[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
@@ -122,22 +147,14 @@ def _known_after(error: IntegrityError, messages: Sequence[OutboundViberMessage]
     Raises `DedupeKeyTaken` where there must be one, and this transaction cannot see it.
     """
     alias = write_alias()
-    try:
-        # Should even looking fail, MariaDB has rolled back the whole transaction; Django is to know.
-        with transaction.atomic(using=alias):
-            known = _known_keys(messages)
-            if not known and connections[alias].vendor == "mysql":
-                known = _known_keys(messages, locking=True)
-    except OperationalError as failure:
-        if failure.args[:1] != (_RECORD_HAS_CHANGED,):
-            raise
-        known = {}
+    # Should even looking fail, MariaDB has rolled back the whole transaction; in a block of its own Django notices.
+    with transaction.atomic(using=alias):
+        known = _known_keys(messages)
+        if not known and connections[alias].vendor == "mysql":
+            known = _known_keys(messages, locking=True)
     # Each database names the column, or a constraint that is named for it.
     if not known and "dedupe_key" in str(error):
-        raise DedupeKeyTaken(
-            "Another transaction has stored a message with this dedupe key, and this one cannot see it. "
-            "Repeat the whole transaction."
-        ) from error
+        raise DedupeKeyTaken(_UNSEEN) from error
     return known
 
 

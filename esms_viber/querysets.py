@@ -128,7 +128,9 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
             message.remember()
         return stored
 
-    def bulk_update(self, objs: Iterable[OutboundViberMessage], fields: Iterable[str], *args: Any, **kwargs: Any) -> int:
+    def bulk_update(
+        self, objs: Iterable[OutboundViberMessage], fields: Iterable[str], *args: Any, **kwargs: Any
+    ) -> int:
         """As Django's: asks for no status. Normalises these columns, and refuses what the database would."""
         messages, names = list(objs), list(fields)
         for message in messages:

@@ -13,8 +13,6 @@ from django.db import InterfaceError, OperationalError, connections, router, tra
 from django.db.models import F, QuerySet
 from django.db.transaction import TransactionManagementError
 
-from .exceptions import DedupeKeyTaken
-
 if TYPE_CHECKING:
     from .models import OutboundViberMessage
 
@@ -52,7 +50,7 @@ def refuse_open_transaction(hint: str) -> None:
 def in_transaction(work: Callable[[], Result], *, repeatable: bool = True) -> Result:
     """Do the work in a transaction of its own, and again from the start where the database could not finish it.
 
-    So it is done again, too, where it has met a dedupe key that only a new transaction can see. What the work changes in memory must be made anew each time. Work that must not be done twice is not `repeatable`:
+    What the work changes in memory must be made anew each time. Work that must not be done twice is not `repeatable`:
     then a commit whose answer was lost is an error. Inside an open transaction, and with autocommit off, it is done
     once: that transaction is broken, and its end not ours.
     """
@@ -65,7 +63,8 @@ def in_transaction(work: Callable[[], Result], *, repeatable: bool = True) -> Re
             with transaction.atomic(using=alias):
                 result = work()
                 done = True
-        except (OperationalError, InterfaceError, DedupeKeyTaken):
+        except (OperationalError, InterfaceError):
+            # `DedupeKeyTaken` is one too: a new transaction sees the message that has the key.
             if inside or not tries_left or (done and not repeatable):
                 raise
             # Of two that met in a deadlock, one has to let the other go first.

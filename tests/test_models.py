@@ -414,7 +414,9 @@ def test_a_phone_is_found_in_any_spelling(phone) -> None:
     assert (changed.pk, created, stored(mine).campaign) == (mine.pk, False, "tet")
 
 
-@pytest.mark.parametrize("phone", ["", "+8490***484", "abc", "12345", "\x00", "\ud800", "0901888484\x00", None, True, 3.5])
+@pytest.mark.parametrize(
+    "phone", ["", "+8490***484", "abc", "12345", "\x00", "\ud800", "0901888484\x00", None, True, 3.5]
+)
 def test_what_cannot_be_read_matches_nothing_and_raises_nothing(phone) -> None:
     message = row()
     rows = OutboundViberMessage.objects
@@ -429,7 +431,14 @@ def test_what_cannot_be_read_matches_nothing_and_raises_nothing(phone) -> None:
 def test_other_lookups_of_a_phone_are_of_plain_text() -> None:
     row()
     rows = OutboundViberMessage.objects
-    found = {"startswith": "+8490", "contains": "1888", "endswith": "484", "iexact": PHONE, "gt": "+8490", "regex": "^.84"}
+    found = {
+        "startswith": "+8490",
+        "contains": "1888",
+        "endswith": "484",
+        "iexact": PHONE,
+        "gt": "+8490",
+        "regex": "^.84",
+    }
     for lookup, value in found.items():
         assert rows.filter(**{f"phone__{lookup}": value}).exists()
     for lookup in ("startswith", "contains", "iexact", "gt", "regex"):

@@ -286,7 +286,13 @@ def test_lists_pages_and_files_tell_of_the_order(staff: Client, order: Order, us
     kind = ContentType.objects.get_for_model(Order)
     [shown] = staff.get(f"{LIST}?content_type={kind.pk}&object_id={order.pk}").context["cl"].result_list
     assert shown.pk == message.pk
-    for url in (LIST, f"{LIST}?q=0901 888 484", f"{LIST}?campaign=tet", f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
+    for url in (
+        LIST,
+        f"{LIST}?q=0901 888 484",
+        f"{LIST}?campaign=tet",
+        f"{LIST}overview/",
+        f"{LIST}campaign/?name=tet",
+    ):
         assert staff.get(url).status_code == 200
     assert "Order with 17" in staff.get(page(message.pk)).content.decode()
     assert [line["Type of related object"] for line in csv.DictReader(io.StringIO(export(staff)))] == ["", "order"]
