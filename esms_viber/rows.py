@@ -73,7 +73,7 @@ def insert_each(rows: Sequence[Row], *, using: str) -> None:
     """Insert in bulk, every row with its primary key afterwards; MySQL, unlike MariaDB, returns none in bulk."""
     if not rows:
         return
-    model = rows[0]._meta.concrete_model
+    model: Any = rows[0]._meta.concrete_model
     # Django inserts rows of several tables, as a site's own subclass may have them, one by one only.
     in_one_table = all(row._meta.concrete_model is model for row in rows) and not model._meta.parents
     if in_one_table and connections[using].features.can_return_rows_from_bulk_insert:

@@ -129,10 +129,10 @@ def _time(field: Any, value: Any) -> dt.datetime | None:
         return None
     if not isinstance(value, (str, dt.date)):
         raise ValidationError(field.error_messages["invalid"], code="invalid", params={"value": value})
-    value = field.to_python(value)
-    if timezone.is_aware(value) is not settings.USE_TZ:
-        return timezone.make_aware(value) if settings.USE_TZ else timezone.make_naive(value)
-    return value
+    when: dt.datetime = field.to_python(value)
+    if timezone.is_aware(when) is not settings.USE_TZ:
+        return timezone.make_aware(when) if settings.USE_TZ else timezone.make_naive(when)
+    return when
 
 
 def _key_of_type(field: Any, value: Any) -> int | None:

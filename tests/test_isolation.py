@@ -109,7 +109,8 @@ def another_comes_before_the_insert(call: Callable[[], Any], level: str) -> Iter
 
 def both_have_read(level: str) -> None:
     if not (LOCKS_WHAT_IT_READS and level == SERIALIZABLE):
-        assert Message.objects.count() + Order.objects.count() >= 0
+        list(Message.objects.all())
+        list(Order.objects.all())
 
 
 @pytest.mark.parametrize("theirs", LEVELS)

@@ -1,30 +1,17 @@
+from typing import Any
+
 import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
-
-def content_type(**kwargs):
-    return models.ForeignKey(
-        blank=True,
-        null=True,
-        on_delete=django.db.models.deletion.DO_NOTHING,
-        related_name='+',
-        to='contenttypes.contenttype',
-        verbose_name='type of related object',
-        **kwargs,
-    )
-
-
-def user(**kwargs):
-    return models.ForeignKey(
-        blank=True,
-        null=True,
-        on_delete=django.db.models.deletion.DO_NOTHING,
-        related_name='+',
-        to=settings.AUTH_USER_MODEL,
-        verbose_name='user',
-        **kwargs,
-    )
+BOTH: Any = {
+    'blank': True,
+    'null': True,
+    'on_delete': django.db.models.deletion.DO_NOTHING,
+    'related_name': '+',
+}
+CONTENT_TYPE: Any = {**BOTH, 'to': 'contenttypes.contenttype', 'verbose_name': 'type of related object'}
+USER: Any = {**BOTH, 'to': settings.AUTH_USER_MODEL, 'verbose_name': 'user'}
 
 
 class Migration(migrations.Migration):
@@ -40,10 +27,12 @@ class Migration(migrations.Migration):
         # not. Where it did, the constraints go now: Django drops those that it believes to be there, and finds.
         migrations.SeparateDatabaseAndState(
             state_operations=[
-                migrations.AlterField('outboundvibermessage', 'content_type', content_type()),
-                migrations.AlterField('vibermessageevent', 'user', user()),
+                migrations.AlterField('outboundvibermessage', 'content_type', models.ForeignKey(**CONTENT_TYPE)),
+                migrations.AlterField('vibermessageevent', 'user', models.ForeignKey(**USER)),
             ]
         ),
-        migrations.AlterField('outboundvibermessage', 'content_type', content_type(db_constraint=False)),
-        migrations.AlterField('vibermessageevent', 'user', user(db_constraint=False)),
+        migrations.AlterField(
+            'outboundvibermessage', 'content_type', models.ForeignKey(**CONTENT_TYPE, db_constraint=False)
+        ),
+        migrations.AlterField('vibermessageevent', 'user', models.ForeignKey(**USER, db_constraint=False)),
     ]

@@ -93,7 +93,7 @@ def _where_it_lives(queryset: Any) -> Any:
     return queryset if queryset._db else queryset.using(router.db_for_read(queryset.model))
 
 
-class _CrossDatabaseDescriptor(ForwardManyToOneDescriptor):
+class _CrossDatabaseDescriptor(ForwardManyToOneDescriptor):  # type: ignore[type-arg] # as above
     """Reads from the related model's own database: Django would take that of the instance at hand."""
 
     def get_queryset(self, **hints: Any) -> Any:
@@ -143,7 +143,7 @@ class CrossDatabaseForeignKey(models.ForeignKey):  # type: ignore[type-arg] # as
 class CrossDatabaseGenericForeignKey(GenericForeignKey):
     """A generic relation that reads content types and objects from their own databases; None where either is gone."""
 
-    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:
+    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override] # as Django's own, not as the stubs
         super().contribute_to_class(cls, name, **kwargs)
         setattr(cls, name, _CrossDatabaseGenericDescriptor(self))
 
@@ -201,10 +201,10 @@ class _CrossDatabaseGenericDescriptor:
         except (ObjectDoesNotExist, ValidationError):
             return None
 
-    def _key(self, instance: models.Model) -> tuple[type[models.Model], Any] | None:
+    def _key(self, instance: models.Model) -> tuple[type[models.Model] | None, Any] | None:
         target = self._target(instance)
         return target and (target[0]._meta.concrete_model, target[1])
 
 
-def _key_of(related: models.Model) -> tuple[type[models.Model], Any]:
+def _key_of(related: models.Model) -> tuple[type[models.Model] | None, Any]:
     return related._meta.concrete_model, related.pk
