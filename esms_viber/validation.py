@@ -91,6 +91,8 @@ def normalize(message: OutboundViberMessage, columns: Iterable[str] | None = Non
 
 def _as_stored(field: Any, value: Any) -> Any:
     match field.name:
+        case "image_url" | "button_label" | "button_url" | "brandname" | "campaign":
+            return _storable(field, normalize_text(value).strip())
         case "phone":
             return _phone(value)
         case "content":
@@ -103,10 +105,8 @@ def _as_stored(field: Any, value: Any) -> Any:
             return _time(field, value)
         case "content_type":
             return _key_of_type(field, value)
-        case "sandbox":
-            return field.clean(value, None)
-        case _:
-            return _storable(field, normalize_text(value).strip())
+        case _:  # sandbox
+            return value if isinstance(value, bool) else field.clean(value, None)
 
 
 def _phone(value: Any) -> str:

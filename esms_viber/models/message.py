@@ -222,7 +222,8 @@ class OutboundViberMessage(GuardedSave):
         """As `full_clean()` of our own columns, without asking the database: what a service checks."""
         validation.normalize(self)
         others = {field.name for field in self._meta.fields if field.model is not OutboundViberMessage}
-        self.clean_fields(exclude={"content_type"} | others)
+        # Django's own, because ours would normalise a second time, which bulk inserts would notice.
+        super().clean_fields(exclude={"content_type"} | others)
         self.clean()
 
     # -- what came back --------------------------------------------------------------------------------------------
