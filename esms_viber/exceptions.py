@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.db import OperationalError
 from django.utils.translation import gettext as _
 
 
@@ -31,6 +32,14 @@ class OutcomeUnknown(EsmsViberError):
 
 class MessageNotEditable(EsmsViberError):
     """The text, phone or terms of a message were changed after it was handed over for sending."""
+
+
+class DedupeKeyTaken(EsmsViberError, OperationalError):
+    """Another transaction has stored a message with this dedupe key, and the open one cannot see it: repeat it whole.
+
+    So it is under REPEATABLE READ and SERIALIZABLE where the open transaction has read before the other committed.
+    It is an `OperationalError`, because sites that choose these levels repeat their transactions at one.
+    """
 
 
 class CancelSend(Exception):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, OperationalError, connections, models, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from . import lifecycle
+from .exceptions import DedupeKeyTaken
 from .models import OutboundViberMessage, ViberMessageEvent
 from .rows import insert_each
 from .transactions import begin_with_write, write_alias
+
+_UNSEEN = (
+    "Another transaction has stored a message with this dedupe key, and this one cannot see it. "
+    "Repeat the whole transaction."
+)
 
 logger = logging.getLogger("esms_viber")
 
@@ -51,40 +58,55 @@ def _validate_new(message: OutboundViberMessage, seen: set[int]) -> None:
 
 
 def insert_or_first(message: OutboundViberMessage, *, user: Any) -> OutboundViberMessage:
-    """Insert the message, or return the one that came first with its dedupe key. The caller's transaction survives."""
+    """Insert the message, or return the one that came first with its dedupe key.
+
+    The caller's transaction survives, unless the database has ended it. Raises `DedupeKeyTaken` where that transaction
+    cannot see the one that came first.
+    """
     alias = write_alias()
-    try:
-        # Insert first, look later: the other way round two callers at once would both find nothing.
-        with transaction.atomic(using=alias):
-            _as_new(message)
-            models.Model.save(message, force_insert=True, using=alias)
-            message.remember()
-            _request(message, user).save(using=alias)
-    except IntegrityError:
-        first = _first_with_key(message)
-        if first is None:
-            raise
-        return _reuse(first, message)
+    with _naming_what_cannot_be_seen([message]):
+        try:
+            # Insert first, look later: the other way round two callers at once would both find nothing.
+            with transaction.atomic(using=alias):
+                _as_new(message)
+                models.Model.save(message, force_insert=True, using=alias)
+                message.remember()
+                _request(message, user).save(using=alias)
+        except IntegrityError as error:
+            known = _known_after(error, [message])
+            if message.dedupe_key not in known:
+                raise
+            return _reuse(known[message.dedupe_key], message)
     return message
 
 
+@contextmanager
+def _naming_what_cannot_be_seen(messages: Iterable[OutboundViberMessage]) -> Iterator[None]:
+    """Turn a refusal to serialize the insert of messages with a dedupe key into `DedupeKeyTaken`.
+
+    Such are PostgreSQL's "serialization failure" and MariaDB's "record has changed since last read".
+    """
+    try:
+        yield
+    except OperationalError as error:
+        state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+        is_unserializable = state == "40001" or error.args[:1] == (1020,)
+        if is_unserializable and any(message.dedupe_key for message in messages):
+            raise DedupeKeyTaken(_UNSEEN) from error
+        raise
+
+
 def _as_new(message: OutboundViberMessage) -> None:
-    """The insert of a try before, which was rolled back, has left its marks."""
-    message.pk, message._state.adding = None, True
+    """Reset what the insert of a try before, which was rolled back, has left, in each table that the message has."""
+    message._state.adding = True
+    for model in (type(message), *message._meta.get_parent_list()):
+        setattr(message, model._meta.pk.attname, None)
 
 
 def _request(message: OutboundViberMessage, user: Any) -> ViberMessageEvent:
     return ViberMessageEvent(
         message=message, kind=ViberMessageEvent.Kind.REQUESTED, request_id=message.request_id, user=user
     )
-
-
-def _first_with_key(message: OutboundViberMessage) -> OutboundViberMessage | None:
-    if message.dedupe_key is None:
-        return None
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(dedupe_key=message.dedupe_key)
-    first: OutboundViberMessage | None = rows.first()
-    return first
 
 
 def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> OutboundViberMessage:
@@ -98,27 +120,56 @@ def insert_all(messages: Sequence[OutboundViberMessage], *, user: Any) -> list[O
     """As `insert_or_first()`, in bulk: a row for each message, in their order."""
     alias = write_alias()
     begin_with_write(alias)
-    while True:
+    with _naming_what_cannot_be_seen(messages):
         known = _known_keys(messages)
-        new = _without_known(messages, known)
-        try:
-            with transaction.atomic(using=alias):
-                _bulk_insert(new, user=user, alias=alias)
-        except IntegrityError:
-            # Another caller came in between with one of the keys; now it can be seen.
-            if not _known_keys(new):
-                raise
-            continue
-        known |= {message.dedupe_key: message for message in new if message.dedupe_key}
-        return [_stored(message, known) for message in messages]
+        while True:
+            new = _without_known(messages, known)
+            try:
+                with transaction.atomic(using=alias):
+                    _bulk_insert(new, user=user, alias=alias)
+                break
+            except IntegrityError as error:
+                # Another caller came in between with one of the keys.
+                known |= _known_after(error, new)
+                if len(_without_known(new, known)) == len(new):
+                    raise
+    known |= {message.dedupe_key: message for message in new if message.dedupe_key}
+    return [_stored(message, known) for message in messages]
 
 
-def _known_keys(messages: Iterable[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
+def _known_after(error: IntegrityError, messages: Sequence[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
+    """The rows that came first with a dedupe key of these messages, now that inserting one has failed.
+
+    Raises `DedupeKeyTaken` where there must be one, and this transaction cannot see it.
+    """
+    alias = write_alias()
+    # Should even looking fail, MariaDB has rolled back the whole transaction; in a block of its own Django notices.
+    with transaction.atomic(using=alias):
+        known = _known_keys(messages)
+        if not known and connections[alias].vendor == "mysql":
+            known = _known_keys(messages, locking=True)
+    # Each database names the column, or a constraint that is named for it.
+    if not known and "dedupe_key" in str(error):
+        raise DedupeKeyTaken(_UNSEEN) from error
+    return known
+
+
+def _known_keys(messages: Iterable[OutboundViberMessage], *, locking: bool = False) -> dict[str, OutboundViberMessage]:
+    """By dedupe key, what is stored already.
+
+    A locking read sees what was committed after this transaction began to read, on MySQL and MariaDB. It asks for a
+    shared lock, which the failed insert has taken already, so that two who came too late do not block each other.
+    """
+    alias = write_alias()
     keys = [message.dedupe_key for message in messages if message.dedupe_key]
-    rows = OutboundViberMessage.objects.using(write_alias())
+    rows = OutboundViberMessage._base_manager.using(alias).order_by()
     known: dict[str, OutboundViberMessage] = {}
     for start in range(0, len(keys), 500):
-        known |= {row.dedupe_key or "": row for row in rows.filter(dedupe_key__in=keys[start : start + 500])}
+        found: Any = rows.filter(dedupe_key__in=keys[start : start + 500])
+        if locking:
+            sql, values = found.query.get_compiler(alias).as_sql()
+            found = rows.raw(f"{sql} LOCK IN SHARE MODE", values)
+        known |= {row.dedupe_key: row for row in found}
     return known
 
 

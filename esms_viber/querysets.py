@@ -113,14 +113,13 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         return Exists(notes.filter(data__looked_up=True))
 
     def for_object(self, related_object: models.Model) -> Self:
-        return self.filter(
-            content_type=ContentType.objects.get_for_model(related_object), object_id=str(related_object.pk)
-        )
+        kind = ContentType.objects.get_for_model(related_object)
+        return self.filter(content_type=kind.pk, object_id=str(related_object.pk))
 
     def bulk_create(
         self, objs: Iterable[OutboundViberMessage], *args: Any, **kwargs: Any
     ) -> list[OutboundViberMessage]:
-        """As Django's: no signals, and so nothing is queued. Normalises like `save()`; drafts only."""
+        """As Django's: no signals, and so nothing is queued. Normalises and refuses like `save()`; drafts only."""
         messages = list(objs)
         for message in messages:
             message.prepare_insert()
@@ -128,3 +127,12 @@ class MessageQuerySet(models.QuerySet["OutboundViberMessage"]):
         for message in stored:
             message.remember()
         return stored
+
+    def bulk_update(
+        self, objs: Iterable[OutboundViberMessage], fields: Iterable[str], *args: Any, **kwargs: Any
+    ) -> int:
+        """As Django's: asks for no status. Normalises these columns, and refuses what the database would."""
+        messages, names = list(objs), list(fields)
+        for message in messages:
+            message.prepare_columns(names)
+        return super().bulk_update(messages, names, *args, **kwargs)

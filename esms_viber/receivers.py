@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.db import models
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
@@ -15,9 +16,12 @@ from .services import queue_stored_message
 logger = logging.getLogger("esms_viber")
 
 
-@receiver(post_save, sender=OutboundViberMessage, dispatch_uid="esms_viber.send_on_save")
-def send_on_save(instance: OutboundViberMessage, *, created: bool, raw: bool, **kwargs: Any) -> None:
+@receiver(post_save, dispatch_uid="esms_viber.send_on_save")
+def send_on_save(instance: models.Model, *, created: bool, raw: bool, **kwargs: Any) -> None:
     """Queue a draft when `save()` or `create()` first inserts it; a fixture (raw) queues nothing."""
+    # Connected to every sender, because a proxy or child of the model is one of its own.
+    if not isinstance(instance, OutboundViberMessage):
+        return
     is_new_draft = created and not raw and instance.status == Status.DRAFT
     if not is_new_draft or instance.keep_draft:
         return

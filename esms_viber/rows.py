@@ -73,9 +73,11 @@ def insert_each(rows: Sequence[Row], *, using: str) -> None:
     """Insert in bulk, every row with its primary key afterwards; MySQL, unlike MariaDB, returns none in bulk."""
     if not rows:
         return
-    manager = type(rows[0])._base_manager.using(using)
-    if connections[using].features.can_return_rows_from_bulk_insert:
-        manager.bulk_create(rows, batch_size=_BATCH)
+    model: Any = rows[0]._meta.concrete_model
+    # Django inserts rows of several tables, as a site's own subclass may have them, one by one only.
+    in_one_table = all(row._meta.concrete_model is model for row in rows) and not model._meta.parents
+    if in_one_table and connections[using].features.can_return_rows_from_bulk_insert:
+        model._base_manager.using(using).bulk_create(rows, batch_size=_BATCH)
         return
     for row in rows:
         models.Model.save(row, force_insert=True, using=using)

@@ -64,6 +64,7 @@ def in_transaction(work: Callable[[], Result], *, repeatable: bool = True) -> Re
                 result = work()
                 done = True
         except (OperationalError, InterfaceError):
+            # `DedupeKeyTaken` is one too: a new transaction sees the message that has the key.
             if inside or not tries_left or (done and not repeatable):
                 raise
             # Of two that met in a deadlock, one has to let the other go first.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import URLValidator
+from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models import Q, TextChoices
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -71,30 +73,85 @@ def normalize_text(text: object) -> str:
     return text if text.strip() else ""
 
 
-def normalize(message: OutboundViberMessage) -> None:
-    """Bring the phone and the texts into the form in which they are stored; raises `ValidationError` for a phone."""
-    message.content = normalize_text(message.content)
-    for name in ("image_url", "button_label", "button_url", "brandname", "campaign"):
-        setattr(message, name, normalize_text(getattr(message, name)).strip())
-    message.dedupe_key = message.dedupe_key or None
-    normalize_times(message)
-    message.object_id = "" if message.object_id is None else str(message.object_id)
-    message.phone = str(message.phone or "")
+def normalize(message: OutboundViberMessage, columns: Iterable[str] | None = None) -> None:
+    """Bring the caller's columns, or these of them, into the form in which they are stored.
+
+    Raises one `ValidationError` for all those that no database could store, so that every database answers alike.
+    """
+    errors = {}
+    for column in message.CALLERS_COLUMNS if columns is None else columns:
+        field: Any = message._meta.get_field(column)
+        try:
+            setattr(message, column, _as_stored(field, getattr(message, column)))
+        except ValidationError as error:
+            errors[field.name] = error
+            if column == "phone":
+                # The checks that follow in `full_clean()` build the request, which wants a text.
+                message.phone = str(message.phone or "")
+    if errors:
+        raise ValidationError(errors)
+
+
+def _as_stored(field: Any, value: Any) -> Any:
+    match field.name:
+        case "image_url" | "button_label" | "button_url" | "brandname" | "campaign":
+            return _storable(field, normalize_text(value).strip())
+        case "phone":
+            return _phone(value)
+        case "content":
+            return _storable(field, normalize_text(value))
+        case "dedupe_key":
+            return None if value is None or value == "" else _storable(field, str(value))
+        case "object_id":
+            return "" if value is None else _storable(field, str(value))
+        case "send_at" | "expires_at":
+            return _time(field, value)
+        case "content_type":
+            return _key_of_type(field, value)
+        case _:  # sandbox
+            return value if isinstance(value, bool) else field.clean(value, None)
+
+
+def _phone(value: Any) -> str:
     try:
-        message.phone = normalize_phone(message.phone)
+        return normalize_phone(str(value or ""))
     except InvalidPhone as error:
-        raise ValidationError({"phone": error.message}, code="phone") from None
+        raise ValidationError(error.message, code=error.code) from None
 
 
-def normalize_times(message: OutboundViberMessage) -> None:
+def _storable(field: Any, text: str) -> str:
+    if len(text) > (field.max_length or len(text)) or _UNSTORABLE.search(text):
+        field.run_validators(text)
+        validate_text(text)
+    return text
+
+
+def _time(field: Any, value: Any) -> dt.datetime | None:
     """A time without a zone is one of the current time zone, as in Django's own forms."""
-    for name in ("send_at", "expires_at"):
-        value = getattr(message, name)
-        if isinstance(value, dt.datetime) and timezone.is_aware(value) is not settings.USE_TZ:
-            convert = timezone.make_aware if settings.USE_TZ else timezone.make_naive
-            setattr(message, name, convert(value))
+    if value is None:
+        return None
+    if not isinstance(value, (str, dt.date)):
+        raise ValidationError(field.error_messages["invalid"], code="invalid", params={"value": value})
+    when: dt.datetime = field.to_python(value)
+    if timezone.is_aware(when) is not settings.USE_TZ:
+        return timezone.make_aware(when) if settings.USE_TZ else timezone.make_naive(when)
+    return when
 
 
+def _key_of_type(field: Any, value: Any) -> int | None:
+    if value is None:
+        return None
+    key: int = field.to_python(value)
+    # The narrowest of all databases counts; SQLite would take more.
+    lowest, highest = BaseDatabaseOperations.integer_field_ranges[field.target_field.get_internal_type()]
+    if not lowest <= key <= highest:
+        params = {"model": field.related_model._meta.verbose_name, "field": "id", "pk": key, "value": key}
+        raise ValidationError(field.error_messages["invalid"], code="invalid", params=params)
+    return key
+
+
+# PostgreSQL takes no NUL, and no driver encodes a lone surrogate.
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 

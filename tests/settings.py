@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "esms_viber",
     "tests.shop",
+    "tests.subclasses",
 ]
 if find_spec("django_tasks_db"):
     INSTALLED_APPS.append("django_tasks_db")  # the tables for tests/engines
@@ -69,7 +70,15 @@ def _database() -> Any:
     }
 
 
-DATABASES = {"default": _database()}
+def _database_of_messages() -> Any:
+    """A second one beside the first, for tests of sites that keep the messages apart."""
+    first = _database()
+    name = first.get("TEST", {}).get("NAME") or f"test_{first['NAME']}"
+    return {**first, "TEST": {"NAME": f"{name.removesuffix('.sqlite3')}_messages"}}
+
+
+DATABASES = {"default": _database(), "messages": _database_of_messages()}
+DATABASE_ROUTERS = ["tests.routers.OneDatabase"]
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

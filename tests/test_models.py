@@ -10,6 +10,7 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Case, Q, When
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -101,9 +102,11 @@ def test_a_mix_that_viber_does_not_have_is_refused_with_one_sentence_on_the_fiel
 
 
 @pytest.mark.parametrize(("fields", "field", "advice"), NOT_A_KIND)
-def test_the_database_refuses_it_too_a_draft_and_by_any_way_in(fields, field, advice) -> None:
-    with pytest.raises(IntegrityError), transaction.atomic():
-        OutboundViberMessage.objects.bulk_create([unsaved(**fields)])
+def test_no_draft_holds_it_and_the_database_refuses_it_too(fields, field, advice) -> None:
+    for store in (_save, _bulk_create):
+        with pytest.raises(ValidationError) as caught:
+            store(unsaved(**fields))
+        assert list(caught.value.message_dict) == [field]
     message = row()
     blank = dict.fromkeys(("content", "image_url", "button_label", "button_url"), "")
     # Raw columns: nothing but the database looks at them.
@@ -111,8 +114,6 @@ def test_the_database_refuses_it_too_a_draft_and_by_any_way_in(fields, field, ad
     raw["content"] = raw["content"].strip()
     with pytest.raises(IntegrityError), transaction.atomic():
         OutboundViberMessage.objects.filter(pk=message.pk).update(**raw)
-    with pytest.raises(IntegrityError), transaction.atomic():
-        unsaved(**fields).save()
 
 
 # -- lengths, links, phones, times -------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ def test_the_limits_are_settings(settings, field: str, setting: str) -> None:
     assert "at most 8 can be sent" in sentence
 
 
+@pytest.mark.django_db(databases=["default", "messages"])
 def test_the_limits_are_not_frozen_into_migrations(settings) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_CONTENT_LENGTH": 77, "MAX_LABEL_LENGTH": 7}
     call_command("makemigrations", "esms_viber", check=True, dry_run=True, verbosity=0)
@@ -245,6 +247,231 @@ def test_a_time_without_a_zone_is_one_of_the_current_time_zone(store, recwarn) -
     store(unsaved(send_at=dt.datetime(2030, 1, 1, 10, 0)))  # noqa: DTZ001 - the point
     assert OutboundViberMessage.objects.get().send_at == dt.datetime(2030, 1, 1, 3, 0, tzinfo=dt.UTC)
     assert not recwarn.list
+
+
+# -- what a database would refuse --------------------------------------------------------------------------------------
+
+
+def _create(message: OutboundViberMessage) -> None:
+    columns = {name: message.__dict__[name] for name in message.CALLERS_COLUMNS}
+    OutboundViberMessage.objects.create(**columns)
+
+
+def _get_or_create(message: OutboundViberMessage) -> None:
+    columns = {name: message.__dict__[name] for name in message.CALLERS_COLUMNS}
+    OutboundViberMessage.objects.get_or_create(pk=0, defaults=columns)
+
+
+def _queue(message: OutboundViberMessage) -> None:
+    queue_viber_messages([message])
+
+
+def _change(message: OutboundViberMessage) -> None:
+    """Of a stored draft every column is set to what the message has."""
+    draft = row()
+    for name in message.CALLERS_COLUMNS:
+        setattr(draft, name, message.__dict__[name])
+    try:
+        draft.save()
+    finally:
+        assert stored(draft).content == "Xin chào"
+        draft.delete()
+
+
+def _bulk_update(message: OutboundViberMessage) -> None:
+    draft = row()
+    for name in message.CALLERS_COLUMNS:
+        setattr(draft, name, message.__dict__[name])
+    try:
+        OutboundViberMessage.objects.bulk_update([draft], ["content_type", *message.CALLERS_COLUMNS[:9], "object_id"])
+        OutboundViberMessage.objects.bulk_update([draft], ["send_at", "expires_at"])
+    finally:
+        draft.delete()
+
+
+LONG_LINK = "https://shop.example.vn/" + "a" * 1000
+REFUSED = [
+    *[pytest.param(case.values[0], case.values[1], id=f"kind: {case.id}") for case in NOT_A_KIND],
+    pytest.param({**ALL_FOUR, "image_url": LONG_LINK}, "image_url", id="long image"),
+    pytest.param({**ALL_FOUR, "button_url": LONG_LINK}, "button_url", id="long link"),
+    pytest.param({**ALL_FOUR, "button_label": "đ" * 256}, "button_label", id="long label"),
+    pytest.param({"brandname": "đ" * 101}, "brandname", id="long brand"),
+    pytest.param({"campaign": "đ" * 101}, "campaign", id="long campaign"),
+    pytest.param({"dedupe_key": "đ" * 151}, "dedupe_key", id="long key"),
+    pytest.param({"object_id": "đ" * 65}, "object_id", id="long id"),
+    pytest.param({"content": "Xin\x00chào"}, "content", id="NUL in text"),
+    pytest.param({**ALL_FOUR, "image_url": f"{IMAGE}?\x00"}, "image_url", id="NUL in image"),
+    pytest.param({**ALL_FOUR, "button_url": f"{LINK}?\x00"}, "button_url", id="NUL in link"),
+    pytest.param({**ALL_FOUR, "button_label": "\x00"}, "button_label", id="NUL as label"),
+    pytest.param({"campaign": "tet\x00"}, "campaign", id="NUL in campaign"),
+    pytest.param({"dedupe_key": "\x00"}, "dedupe_key", id="NUL as key"),
+    pytest.param({"object_id": "1\x00"}, "object_id", id="NUL in id"),
+    pytest.param({"content": "Xin \ud800"}, "content", id="half a letter in text"),
+    pytest.param({"brandname": "\udfff"}, "brandname", id="half a letter in brand"),
+    pytest.param({"phone": None}, "phone", id="no phone"),
+    pytest.param({"phone": "0901\x00888484"}, "phone", id="NUL in phone"),
+    pytest.param({"sandbox": None}, "sandbox", id="sandbox neither yes nor no"),
+    pytest.param({"sandbox": "maybe"}, "sandbox", id="sandbox maybe"),
+    pytest.param({"send_at": "tomorrow"}, "send_at", id="time in words"),
+    pytest.param({"expires_at": 1893456000}, "expires_at", id="time as a number"),
+    pytest.param({"send_at": ""}, "send_at", id="empty time"),
+    pytest.param({"content_type_id": "order"}, "content_type", id="type in words"),
+    pytest.param({"content_type_id": 2**40}, "content_type", id="type too large"),
+]
+
+
+@pytest.mark.parametrize("store", [_save, _bulk_create, _create, _get_or_create, _queue, _change, _bulk_update])
+@pytest.mark.parametrize(("fields", "field"), REFUSED)
+def test_what_a_database_would_refuse_is_told_by_field_before_it_is_asked(fields, field, store) -> None:
+    with pytest.raises(ValidationError) as caught:
+        store(unsaved(**fields))
+    if store is _queue:
+        assert caught.value.messages[0].startswith("messages[0]: ")
+    else:
+        assert list(caught.value.message_dict) == [field]
+    # Still usable on PostgreSQL, where an error of the database would have ended it.
+    assert not OutboundViberMessage.objects.exists()
+
+
+@pytest.mark.parametrize(("fields", "field"), REFUSED)
+def test_full_clean_and_save_say_the_same(fields, field) -> None:
+    assert field in sentences(unsaved(**fields))
+
+
+def test_everything_is_told_at_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        unsaved(phone="12", campaign="x" * 101, sandbox=None).save()
+    assert set(caught.value.message_dict) == {"phone", "campaign", "sandbox"}
+    assert caught.value.message_dict["campaign"] == ["Ensure this value has at most 100 characters (it has 101)."]
+
+
+def test_a_draft_may_be_unfinished_in_what_only_sending_asks_for() -> None:
+    """Too long a text, a link that leads nowhere: the database takes it, so a draft may wait to be corrected."""
+    fields = {"content": "x" * 5000, "image_url": "later", "button_label": "x" * 255, "button_url": "later"}
+    message = OutboundViberMessage.objects.create(phone=PHONE, **fields)
+    assert {name: getattr(stored(message), name) for name in fields} == fields
+    assert {*sentences(message)} >= {"content", "image_url", "button_label", "button_url"}
+
+
+@pytest.mark.parametrize("store", [_save, _bulk_create, _create])
+def test_values_of_another_type_are_stored_as_what_they_mean(store) -> None:
+    given = {"content": 17, "brandname": None, "sandbox": "1", "dedupe_key": 17, "object_id": 17}
+    store(unsaved(**given, phone=901888484, send_at="2030-01-01T10:00", expires_at="2030-01-01T10:00Z"))
+    message = OutboundViberMessage.objects.get()
+    assert (message.phone, message.content, message.brandname, message.sandbox) == (PHONE, "17", "", True)
+    assert (message.dedupe_key, message.object_id) == ("17", "17")
+    assert (message.send_at, message.expires_at) == (
+        dt.datetime(2030, 1, 1, 3, tzinfo=dt.UTC),
+        dt.datetime(2030, 1, 1, 10, tzinfo=dt.UTC),
+    )
+
+
+def test_a_dedupe_key_given_again_stays_djangos_error() -> None:
+    """Only the database can tell, and `get_or_create()` waits for its answer; a form asks beforehand."""
+    unsaved(dedupe_key="order-17").save()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        OutboundViberMessage.objects.create(**TEXT_ONLY, phone=PHONE, dedupe_key="order-17")
+    assert list(sentences(unsaved(dedupe_key="order-17"))) == ["dedupe_key"]
+
+
+def test_a_column_that_is_not_changed_is_not_judged() -> None:
+    """A row of an older release, or one whose phone was taken out, can be changed in its other columns."""
+    message = row()
+    OutboundViberMessage.objects.filter(pk=message.pk).update(phone="", brandname="x" * 90)
+    message = stored(message)
+    message.campaign = "tet"
+    message.save()
+    assert (stored(message).phone, stored(message).campaign) == ("", "tet")
+
+
+# -- a phone in any spelling -------------------------------------------------------------------------------------------
+
+SPELLINGS = ["0901888484", "0901 888 484", "+84 901.888.484", "(+84) 901-888-484", "84901888484", 901888484]
+
+
+@pytest.mark.parametrize("phone", SPELLINGS)
+def test_a_phone_is_found_in_any_spelling(phone) -> None:
+    mine, other = row(), row()
+    OutboundViberMessage.objects.filter(pk=other.pk).update(phone="0912 345 678")
+    assert stored(other).phone == "+84912345678"
+    rows = OutboundViberMessage.objects
+    ViberMessageEvent.objects.create(message=mine, kind="note")
+    for found in (
+        rows.filter(phone=phone),
+        rows.filter(phone__exact=phone),
+        rows.filter(phone__in=[phone, "0977000111"]),
+        rows.filter(Q(phone=phone) & ~Q(phone="0912345678")),
+        rows.exclude(~Q(phone=phone)),
+        rows.exclude(phone__in=["0912 345 678"]),
+        rows.annotate(is_mine=Case(When(phone=phone, then=True), default=False)).filter(is_mine=True),
+        rows.filter(phone__in=rows.filter(phone=phone).values("phone")),
+        rows.filter(events__in=ViberMessageEvent.objects.filter(message__phone=phone)),
+    ):
+        assert [message.pk for message in found] == [mine.pk]
+    assert rows.get(phone=phone).pk == mine.pk
+    assert rows.get_or_create(phone=phone, defaults=TEXT_ONLY) == (mine, False)
+    changed, created = rows.update_or_create(phone=phone, defaults={"campaign": "tet"}, create_defaults=TEXT_ONLY)
+    assert (changed.pk, created, stored(mine).campaign) == (mine.pk, False, "tet")
+
+
+@pytest.mark.parametrize(
+    "phone", ["", "+8490***484", "abc", "12345", "\x00", "\ud800", "0901888484\x00", None, True, 3.5]
+)
+def test_what_cannot_be_read_matches_nothing_and_raises_nothing(phone) -> None:
+    message = row()
+    rows = OutboundViberMessage.objects
+    assert not rows.filter(phone=phone).exists()
+    assert not rows.filter(phone__in=[phone]).exists()
+    assert rows.exclude(phone=phone).get() == message
+    assert rows.filter(phone__in=[phone, "0901 888 484"]).get() == message
+    with pytest.raises(ValidationError):
+        rows.get_or_create(phone=phone, defaults=TEXT_ONLY)
+
+
+def test_other_lookups_of_a_phone_are_of_plain_text() -> None:
+    row()
+    rows = OutboundViberMessage.objects
+    found = {
+        "startswith": "+8490",
+        "contains": "1888",
+        "endswith": "484",
+        "iexact": PHONE,
+        "gt": "+8490",
+        "regex": "^.84",
+    }
+    for lookup, value in found.items():
+        assert rows.filter(**{f"phone__{lookup}": value}).exists()
+    for lookup in ("startswith", "contains", "iexact", "gt", "regex"):
+        assert not rows.filter(**{f"phone__{lookup}": "0901888484"}).exists() or lookup == "gt"
+    assert rows.filter(phone__lt="0901888484").exists(), "as text + comes before 0"
+
+
+@pytest.mark.parametrize("phone", ["", "+8490***484"])
+def test_an_empty_or_masked_phone_passes_unharmed(phone: str) -> None:
+    message = row()
+    OutboundViberMessage.objects.filter(pk=message.pk).update(phone=phone)
+    assert stored(message).phone == phone
+    assert OutboundViberMessage.objects.get(phone=phone) == message
+
+
+def test_an_instance_has_the_phone_as_it_is_stored() -> None:
+    created = OutboundViberMessage.objects.create(phone="0901 888 484", content="Xin chào")
+    (in_bulk,) = OutboundViberMessage.objects.bulk_create([unsaved(phone="0901.888.484")])
+    changed = row()
+    changed.phone = "0912 345 678"
+    changed.save()
+    assert (created.phone, in_bulk.phone, changed.phone) == (PHONE, PHONE, "+84912345678")
+    changed.phone = "0901-888-484"
+    OutboundViberMessage.objects.bulk_update([changed], ["phone"])
+    assert changed.phone == stored(changed).phone == PHONE
+
+
+def test_a_migration_knows_a_phone_as_text() -> None:
+    _name, path, _args, kwargs = OutboundViberMessage._meta.get_field("phone").deconstruct()
+    assert (path, kwargs["max_length"]) == ("django.db.models.CharField", 32)
+
+
+# -- once for each key -------------------------------------------------------------------------------------------------
 
 
 def test_several_messages_without_a_dedupe_key_do_not_clash() -> None:

@@ -184,8 +184,10 @@ def _sandbox(message: OutboundViberMessage) -> str:
 
 def _type_of_related(message: OutboundViberMessage) -> str:
     # Kept in memory by its manager, where following the relation would ask for every row.
-    kind = message.content_type_id
-    return ContentType.objects.get_for_id(kind).name if kind else ""
+    try:
+        return ContentType.objects.get_for_id(message.content_type_id).name if message.content_type_id else ""
+    except ContentType.DoesNotExist:
+        return ""
 
 
 _SHOWN: dict[str, Callable[[OutboundViberMessage], Any]] = {

@@ -6,9 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import models, router
+from django.db import models
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
@@ -162,16 +160,10 @@ def _had_its_time(message: OutboundViberMessage) -> bool:
 
 def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None, str]:
     """The object and what it calls itself; None where it, or its model, is gone, or cannot be read."""
-    kind = ContentType.objects.get_for_id(message.content_type_id or 0)
-    title = f"{kind} {message.object_id}"
-    if (model := kind.model_class()) is None:
-        return None, title
+    title = f"{message.content_type or ''} {message.object_id}".strip()
     try:
-        # Not through the message's own database, as the generic relation would: it may live in another one.
-        related = model._base_manager.using(router.db_for_read(model)).get(pk=message.object_id)
-        return related, str(related)
-    except (ObjectDoesNotExist, ValueError, ValidationError):
-        return None, title
+        related = message.related_object
+        return related, title if related is None else str(related)
     except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
         log_failure(error, "the object that message %s belongs to could not be read", message.pk)
         return None, title

@@ -28,7 +28,7 @@ class History:
 
 
 def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> History:
-    events = ViberMessageEvent.objects.using(write_alias()).filter(message=message.pk).select_related("user")
+    events = ViberMessageEvent.objects.using(write_alias()).filter(message=message.pk).prefetch_related("user")
     latest = list(events.order_by("-pk")[: MOST_SHOWN + 1])
     is_cut = len(latest) > MOST_SHOWN
     told = _tell_all(latest[MOST_SHOWN - 1 :: -1], message, is_cut)

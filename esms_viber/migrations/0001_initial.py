@@ -51,7 +51,7 @@ class Migration(migrations.Migration):
                 ('queued_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='queued at')),
                 ('sent_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='sent at')),
                 ('completed_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='completed at')),
-                ('content_type', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to='contenttypes.contenttype', verbose_name='type of related object')),
+                ('content_type', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='contenttypes.contenttype', verbose_name='type of related object')),
                 ('resend_of', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='resends', to='esms_viber.outboundvibermessage', verbose_name='resend of')),
             ],
             options={
@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
                 ('fingerprint', models.CharField(blank=True, editable=False, max_length=64, null=True, unique=True)),
                 ('applied', models.BooleanField(default=False, help_text='The status was moved by it.', verbose_name='applied')),
                 ('message', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='esms_viber.outboundvibermessage', verbose_name='message')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
+                ('user', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
             ],
             options={
                 'verbose_name': 'event of a Viber message',

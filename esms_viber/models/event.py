@@ -5,6 +5,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ..states import EventKind
+from .fields import CrossDatabaseForeignKey
 from .message import OutboundViberMessage
 
 
@@ -23,14 +24,7 @@ class ViberMessageEvent(models.Model):
     text = models.CharField(_("text"), max_length=500, blank=True)
     duration_ms = models.PositiveIntegerField(_("duration (ms)"), null=True, blank=True)
     data = models.JSONField(_("data"), default=dict, blank=True)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("user"),
-        on_delete=models.SET_NULL,
-        null=True,
-        blank=True,
-        related_name="+",
-    )
+    user = CrossDatabaseForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), blank=True)
     fingerprint = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
     applied = models.BooleanField(_("applied"), default=False, help_text=_("The status was moved by it."))
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from typing import Any, ClassVar
 
-from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -24,7 +22,7 @@ from ..phones import mask_phone, validate_phone
 from ..querysets import MessageQuerySet
 from ..sentences import stored
 from ..states import EDITABLE, WAITING, Status
-from .fields import KeyField
+from .fields import CrossDatabaseForeignKey, CrossDatabaseGenericForeignKey, KeyField, PhoneField
 from .saving import GuardedSave
 
 
@@ -37,7 +35,7 @@ class OutboundViberMessage(GuardedSave):
     Status = Status
     Kind = validation.Kind
 
-    phone = models.CharField(
+    phone = PhoneField(
         _("phone"),
         max_length=32,
         validators=[validate_phone],
@@ -99,15 +97,9 @@ class OutboundViberMessage(GuardedSave):
         validators=[validation.validate_text],
         help_text=_("A second message with the same key is not sent, e.g. order-17-paid."),
     )
-    content_type = models.ForeignKey(
-        ContentType,
-        verbose_name=_("type of related object"),
-        on_delete=models.SET_NULL,
-        null=True,
-        blank=True,
-    )
+    content_type = CrossDatabaseForeignKey(ContentType, verbose_name=_("type of related object"), blank=True)
     object_id = models.CharField(_("id of related object"), max_length=64, blank=True)
-    related_object = GenericForeignKey("content_type", "object_id")
+    related_object = CrossDatabaseGenericForeignKey("content_type", "object_id")
     send_at = models.DateTimeField(_("send at"), null=True, blank=True, help_text=_("Not before this time."))
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("Not sent after this time."))
 
@@ -208,11 +200,17 @@ class OutboundViberMessage(GuardedSave):
     # -- what comes in ---------------------------------------------------------------------------------------------
 
     def clean_fields(self, exclude: Any = None) -> None:
-        # The phone's own validator says it again, beside the other fields.
-        with contextlib.suppress(ValidationError):
+        excluded, errors = set(exclude or ()), {}
+        try:
             validation.normalize(self)
-        super().clean_fields(exclude=exclude)
-        validation.normalize_times(self)
+        except ValidationError as error:
+            errors = {name: found for name, found in error.error_dict.items() if name not in excluded}
+        try:
+            super().clean_fields(exclude=excluded | errors.keys())
+        except ValidationError as error:
+            errors |= error.error_dict
+        if errors:
+            raise ValidationError(errors)
 
     def clean(self) -> None:
         super().clean()
@@ -221,9 +219,11 @@ class OutboundViberMessage(GuardedSave):
         validation.validate_query_length(self)
 
     def validate_for_sending(self) -> None:
-        """As `full_clean()`, without asking the database: what a service checks before it takes the message."""
+        """As `full_clean()` of our own columns, without asking the database: what a service checks."""
         validation.normalize(self)
-        self.clean_fields(exclude={"content_type"})
+        others = {field.name for field in self._meta.fields if field.model is not OutboundViberMessage}
+        # Django's own, because ours would normalise a second time, which bulk inserts would notice.
+        super().clean_fields(exclude={"content_type"} | others)
         self.clean()
 
     # -- what came back --------------------------------------------------------------------------------------------

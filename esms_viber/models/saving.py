@@ -39,11 +39,19 @@ class GuardedSave(models.Model):
         abstract = True
 
     def prepare_insert(self) -> None:
+        """Normalise a new draft; raises for what is none, or what the database would refuse."""
         if self.status != Status.DRAFT:
             raise EsmsViberError(
                 "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
             )
-        validation.normalize(cast("OutboundViberMessage", self))
+        self.prepare_columns(self.CALLERS_COLUMNS)
+
+    def prepare_columns(self, fields: Iterable[str]) -> None:
+        """Normalise the caller's columns among these; raises `ValidationError` for what the database would refuse."""
+        message, columns = cast("OutboundViberMessage", self), _column_names(fields)
+        validation.normalize(message, [name for name in self.CALLERS_COLUMNS if name in columns])
+        if not set(validation.KIND_FIELDS).isdisjoint(columns):
+            validation.validate_kind(message)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
@@ -78,20 +86,25 @@ class GuardedSave(models.Model):
         undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
         text, phone or terms were changed after the message was handed over.
         """
+        # Not where it was loaded from, which may be a replica.
+        alias = using or write_alias()
         if self._state.adding or self.pk is None:
             self.prepare_insert()
             if readable_settings().SEND_ON_SAVE and not self.keep_draft:
                 self.validate_for_sending()
-            with transaction.atomic(using=using or write_alias()):
-                super().save(force_insert=force_insert or True, using=using)
-            self._note_written(set(self.CALLERS_COLUMNS), using=self._state.db)
-        elif self._changed_columns():
-            # Not before: a row that came in by another door must not change by being saved.
-            validation.normalize(cast("OutboundViberMessage", self))
-            columns = self._changed_columns()
-            if update_fields is not None:
-                columns &= _column_names(update_fields)
-            self._save_columns(columns, using=using)
+            with transaction.atomic(using=alias):
+                super().save(force_insert=force_insert or True, using=alias)
+            self._note_written(set(self.CALLERS_COLUMNS), using=alias)
+            return
+        # Columns that were not touched stay as they are: a row that came in by another door may be odd in them.
+        self.prepare_columns(self._columns_to_save(update_fields))
+        # With a savepoint, because Django breaks the caller's transaction for whatever is raised while it saves.
+        with transaction.atomic(using=alias):
+            super().save(force_insert=force_insert, force_update=force_update, using=alias, update_fields=update_fields)
+
+    def _columns_to_save(self, update_fields: Iterable[str] | None) -> set[str]:
+        changed = self._changed_columns()
+        return changed if update_fields is None else changed & _column_names(update_fields)
 
     def _changed_columns(self) -> set[str]:
         loaded, here = self.__dict__.get("_loaded", {}), self.__dict__
@@ -108,21 +121,37 @@ class GuardedSave(models.Model):
     def _forget_uncommitted(self) -> None:
         self._uncommitted = set()
 
-    def _save_columns(self, columns: set[str], *, using: str | None) -> None:
+    def _save_table(
+        self,
+        raw: bool = False,
+        cls: Any = None,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> bool:
+        """Guard the one table that is ours: Django calls this for each table of the instance's class.
+
+        A subclass of the site's may have tables and columns of its own, which Django saves as ever. Gives whether the
+        row was there.
+        """
+        pk = getattr(self, cls._meta.pk.attname)
+        is_ours = cls is self._meta.get_field("status").model
+        if raw or force_insert or not is_ours or pk is None:
+            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # Django's own, not in the stubs
+        columns = self._columns_to_save(update_fields)
         if not columns:
-            return
-        # Not where it was loaded from, which may be a replica.
-        alias = using or write_alias()
-        rows = cast("type[OutboundViberMessage]", type(self)).objects.using(alias).filter(pk=self.pk)
-        with transaction.atomic(using=alias):
-            stored = lock(rows).values("status", *columns).first()
-            if stored is None:
-                # As Django does: update, or insert what is not there (any more, after a rollback).
-                super().save(force_insert=True, using=alias)
-            elif differing := {name for name in columns if stored[name] != self.__dict__[name]}:
-                self._refuse_unless_editable(stored["status"], differing)
-                super().save(force_update=True, using=alias, update_fields=differing)
-        self._note_written(columns, using=alias)
+            return True
+        stored = lock(cls._base_manager.using(using).filter(pk=pk)).values("status", *columns).first()
+        if stored is None:
+            # As Django does: insert what is not there (any more, after a rollback), unless it has to be there.
+            force_insert = not (force_update or update_fields)
+            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # as above
+        if differing := {name for name in columns if stored[name] != self.__dict__[name]}:
+            self._refuse_unless_editable(stored["status"], differing)
+            super()._save_table(raw, cls, False, True, using, differing)  # type: ignore[misc] # as above
+        self._note_written(columns, using=using)
+        return True
 
     def _refuse_unless_editable(self, status: str, columns: set[str]) -> None:
         if status not in EDITABLE:

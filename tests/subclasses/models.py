@@ -1,0 +1,30 @@
+"""What a site may derive from a message: children with tables of their own, and a proxy that shows some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from esms_viber.models import OutboundViberMessage
+
+
+class Reminder(OutboundViberMessage):
+    appointment = models.CharField(max_length=40)
+    seen = models.BooleanField(default=False)
+
+
+class LastReminder(Reminder):
+    signed_by = models.CharField(max_length=40, blank=True)
+
+
+class OfCampaign(models.Manager):
+    def get_queryset(self) -> Any:
+        return super().get_queryset().filter(campaign="birthday")
+
+
+class Birthday(OutboundViberMessage):
+    objects = OfCampaign()
+
+    class Meta:
+        proxy = True
