@@ -29,6 +29,7 @@ from .forms import fingerprint
 from .history import MOST_SHOWN, history
 from .preview import bubble, checked, own_brand
 from .review import is_repeated
+from .routes import FOLDER, framed
 from .sending import send_saved
 
 SEND = "_send"
@@ -37,7 +38,7 @@ FORM_ID = "_form_id"
 
 
 class MessagePage(MessageFields):
-    change_form_template = "admin/esms_viber/outboundvibermessage/change_form.html"
+    change_form_template = f"{FOLDER}/change_form.html"
 
     class Media:
         css = {"all": ["esms_viber/admin.css", "esms_viber/phone.css"]}
@@ -175,7 +176,8 @@ class MessagePage(MessageFields):
             context["viber_buttons"] = self._buttons(request, obj)
             context["viber_history"] = history(self, obj)
             context["viber_history_most"] = MOST_SHOWN
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        response = super().render_change_form(request, context, add, change, form_url, obj)
+        return framed(response, "message_frame")
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
         """What may be done with the message as it is now, beside editing it."""

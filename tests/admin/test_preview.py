@@ -13,7 +13,7 @@ from tests.admin.pages import ADD, FORM, LIST, page
 
 pytestmark = pytest.mark.django_db
 
-MANY = f"{LIST}send-to-many/"
+MANY = f"{LIST}viber-send-to-many/"
 BUTTON = {"button_label": "See", "button_url": "https://shop.example.vn/"}
 IMAGE = {"image_url": "https://shop.example.vn/a.png"}
 

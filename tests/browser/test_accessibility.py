@@ -36,7 +36,7 @@ def _question(page: Any) -> None:
 
 
 def _many(page: Any) -> None:
-    page.goto(f"{LIST}send-to-many/")
+    page.goto(f"{LIST}viber-send-to-many/")
 
 
 def _review(page: Any) -> None:
@@ -50,11 +50,11 @@ def _review(page: Any) -> None:
 
 
 def _overview(page: Any) -> None:
-    page.goto(f"{LIST}overview/")
+    page.goto(f"{LIST}viber-overview/")
 
 
 def _campaign(page: Any) -> None:
-    page.goto(f"{LIST}campaign/?name=tet-2027")
+    page.goto(f"{LIST}viber-campaign/?name=tet-2027")
 
 
 def _order(page: Any) -> None:

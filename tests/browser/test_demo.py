@@ -207,7 +207,7 @@ def test_staff_without_the_permission_see_and_cannot_send(visit: Any) -> None:
     assert page.locator("select[name=action] option[value=send_selected]").count() == 0
     assert page.get_by_role("link", name="Send to many").count() == 0
     assert page.request.get(ADD).status == 403
-    assert page.request.get(f"{LIST}send-to-many/").status == 403
+    assert page.request.get(f"{LIST}viber-send-to-many/").status == 403
     page.locator("#result_list tbody tr a").first.click()
     page.locator(".viber-phone").wait_for()
     assert page.locator("[name=_send], .viber-tool button").count() == 0

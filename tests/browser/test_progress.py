@@ -27,8 +27,8 @@ class Server:
 
 def open_campaign(visit: Any, server: Server) -> Any:
     page = visit("admin")
-    page.route("**/campaign/?name=*", server.answer)
-    page.goto(f"{LIST}campaign/?name=tet-2027")
+    page.route("**/viber-campaign/?name=*", server.answer)
+    page.goto(f"{LIST}viber-campaign/?name=tet-2027")
     return page
 
 
