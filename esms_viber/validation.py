@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 import re
 import unicodedata
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -20,6 +22,7 @@ from .outgoing import longest_outgoing
 from .phones import InvalidPhone, normalize_phone
 
 if TYPE_CHECKING:
+    from .gateways.base import BaseGateway, OutgoingMessage
     from .models import OutboundViberMessage
 
 
@@ -164,19 +167,64 @@ def validate_times(message: OutboundViberMessage) -> None:
 
 
 def validate_query_length(message: OutboundViberMessage) -> None:
-    """Refuse a text that the gateway's GET cannot carry, with both lengths."""
-    length = get_gateway().query_length(longest_outgoing(message))
-    limit = get_settings().MAX_QUERY_LENGTH
-    if length is not None and length > limit:
-        raise ValidationError(
-            {
-                "content": ValidationError(
-                    _(
-                        "Encoded for the gateway this message takes %(length)d characters; at most %(limit)d fit. "
-                        "Shorten the text or the links (a Vietnamese letter takes up to nine)."
-                    ),
-                    code="query_length",
-                    params={"length": length, "limit": limit},
-                )
-            }
-        )
+    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths."""
+    gateway, limit = get_gateway(), get_settings().MAX_QUERY_LENGTH
+    outgoing = longest_outgoing(message)
+    length = gateway.query_length(outgoing)
+    if length is None or length <= limit:
+        return
+    fitting = _most_that_fits(gateway, outgoing, limit)
+    if fitting is None:
+        field = max(("image_url", "button_url"), key=lambda name: len(getattr(message, name)))
+        excess, sentence = length - limit, _LINK_TOO_LONG
+    else:
+        field, excess, sentence = "content", len(outgoing.content) - fitting, _TEXT_TOO_LONG
+    params = {"length": length, "limit": limit, "excess": excess}
+    raise ValidationError({field: ValidationError(sentence, code="query_length", params=params)})
+
+
+_TEXT_TOO_LONG = _(
+    "Too long. Characters to take out: about %(excess)d. Encoded for the gateway the message takes %(length)d "
+    "characters; at most %(limit)d fit."
+)
+_LINK_TOO_LONG = _(
+    "Too long. Characters to take out of the link: about %(excess)d. Encoded for the gateway the message takes "
+    "%(length)d characters; at most %(limit)d fit."
+)
+
+
+def characters_left(message: OutboundViberMessage) -> int:
+    """About how many characters the text can grow by until Viber's limit or the gateway's; negative: it is too long.
+
+    What a character takes in the gateway's query depends on it: an "a" one, an "ệ" nine. The text is taken to go on as
+    it is, and while it is short as Vietnamese is.
+    """
+    conf, gateway = get_settings(), get_gateway()
+    # Whatever has been typed for a phone so far.
+    outgoing = replace(longest_outgoing(message), phone="+84901888484")
+    by_viber = conf.MAX_CONTENT_LENGTH - len(outgoing.content)
+    length = gateway.query_length(outgoing)
+    if length is None:
+        return by_viber
+    if length > conf.MAX_QUERY_LENGTH:
+        fitting = _most_that_fits(gateway, outgoing, conf.MAX_QUERY_LENGTH)
+        return min(by_viber, (fitting or 0) - len(outgoing.content))
+    example = outgoing.content + _VIETNAMESE
+    taken = (gateway.query_length(replace(outgoing, content=example)) or 0) - (
+        gateway.query_length(replace(outgoing, content="")) or 0
+    )
+    return min(by_viber, (conf.MAX_QUERY_LENGTH - length) * len(example) // taken)
+
+
+_VIETNAMESE = "Cà Phê Sớm xin chào, đơn hàng của bạn đã sẵn sàng. Mời bạn ghé cửa hàng nhận trong hôm nay nhé!"
+
+
+def _most_that_fits(gateway: BaseGateway, outgoing: OutgoingMessage, limit: int) -> int | None:
+    """Characters of the text, from its beginning; None where the rest of the message is too long without any."""
+    text = outgoing.content
+
+    def query_length(characters: int) -> int:
+        return gateway.query_length(replace(outgoing, content=text[:characters])) or 0
+
+    fitting = bisect.bisect_right(range(len(text) + 1), limit, key=query_length) - 1
+    return fitting if fitting >= 0 else None

@@ -29,6 +29,7 @@ from .forms import fingerprint
 from .history import MOST_SHOWN, history
 from .preview import bubble, checked, own_brand
 from .review import is_repeated
+from .room import room
 from .routes import FOLDER, framed
 from .sending import send_saved
 
@@ -128,7 +129,8 @@ class MessagePage(MessageFields):
         if message is not None and not self.has_change_permission(request, message):
             raise PermissionDenied
         form = self.get_form(request, message, change=message is not None)(request.POST, instance=message)
-        return checked(form)
+        form.full_clean()
+        return checked(form, [form.instance])
 
     # -- refusing ------------------------------------------------------------------------------------------------------
 
@@ -159,9 +161,12 @@ class MessagePage(MessageFields):
         form_url: str = "",
         obj: OutboundViberMessage | None = None,
     ) -> Any:
+        written = _as_typed(context)
+        if "content" in (fields := context["adminform"].form.fields):
+            fields["content"].widget.room = room([written])
         context |= {
             "viber_queue": queue.obstacles() if obj is None or obj.status in WAITING else None,
-            "bubble": bubble(_as_typed(context), request),
+            "bubble": bubble(written, request),
             "own_brand": own_brand(),
             "show_save_and_add_another": False,
             "show_send": self.has_send_permission(request),
