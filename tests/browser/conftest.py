@@ -55,7 +55,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
     hung.cancel()
     # A pipe that nobody reads fills up, and then holds up the demo.
-    threading.Thread(target=process.stdout.read, daemon=True).start()
+    reader = threading.Thread(target=process.stdout.read)
+    reader.start()
     try:
         assert process.poll() is None, "".join(said)
         [address] = {found for line in said for found in re.findall(r"http://127\.0\.0\.1:\d+", line)}
@@ -63,6 +64,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+        reader.join()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ ADD = f"{LIST}add/"
 COVERED = """() => {
   const seen = [];
   const ours = document.querySelectorAll(
-    "#content h1, #content h2, .messagelist li, .viber-queue a, .viber-tools a, .viber-tools button, .object-tools a, " +
-    ".viber-periods a, .submit-row input, .submit-row a, .viber-decision input, .viber-decision a, #content label",
+    "#content h1, #content h2, #content label, .messagelist li, .viber-queue a, .viber-tools a, .viber-tools button, " +
+    ".object-tools a, .viber-periods a, .submit-row input, .submit-row a, .viber-decision input, .viber-decision a",
   );
   for (const element of ours) {
     element.scrollIntoView({ block: "center" });
