@@ -109,12 +109,17 @@ class MailingForm(forms.Form):
     # -- while typing --------------------------------------------------------------------------------------------------
 
     def _check_text(self) -> None:
-        """As for somebody whose columns hold what the braces say; a link that waits for them is none yet."""
-        try:
-            self.mailing.message(_SOMEBODY, {}).validate_for_sending()
-        except ValidationError as error:
-            links = ("image_url", "button_url")
-            self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
+        """As for somebody whose columns hold the longest values, or what the braces say while there is no list.
+
+        A link that waits for its values is none yet.
+        """
+        links = ("image_url", "button_url")
+        for message in self.longest:
+            try:
+                message.validate_for_sending()
+            except ValidationError as error:
+                self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
+                break
 
     def _take_over(self, error: ValidationError, leave: set[str]) -> None:
         for name, errors in error.error_dict.items():

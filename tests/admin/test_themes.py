@@ -227,7 +227,8 @@ def test_who_may_not_add_finds_overview_and_export_all_the_same(log_in: LogIn, i
 
 def test_a_template_of_the_sites_own_for_the_list_is_shown(root: Client, install: Any) -> None:
     ours = "admin/esms_viber/outboundvibermessage/change_list.html"
-    install(templates={ours: '{% extends "' + ours + '" %}{% block search %}<b>site</b>{{ block.super }}{% endblock %}'})
+    block = "{% block search %}<b>site</b>{{ block.super }}{% endblock %}"
+    install(templates={ours: f'{{% extends "{ours}" %}}{block}'})
     html = root.get(LIST).content.decode()
     assert "<b>site</b>" in html
     assert "A phone in any spelling" in html

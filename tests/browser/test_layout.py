@@ -19,6 +19,9 @@ COVERED = """() => {
     ".object-tools a, .viber-periods a, .submit-row input, .submit-row a, .viber-decision input, .viber-decision a",
   );
   for (const element of ours) {
+    if (!element.checkVisibility() || element.matches(".visually-hidden")) {
+      continue;
+    }
     element.scrollIntoView({ block: "center" });
     for (const { left, right, top, bottom, width } of element.getClientRects()) {
       if (width < 3) {
