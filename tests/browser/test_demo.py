@@ -174,7 +174,7 @@ def test_without_an_error_the_chosen_kind_has_the_focus_however_late_django_sets
     page = visit("admin")
 
     held: list[Any] = []
-    page.route("**/admin/js/change_form.js", held.append)
+    page.route("**/admin/js/change_form.js", lambda route: held.append(route))
     page.goto(f"{ADD}?image_url=https://shop.example.vn/a.png", wait_until="domcontentloaded")
     page.locator("[name=kind][value=image]:checked").wait_for()  # our own script is done
     for script in held:
