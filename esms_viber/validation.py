@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -25,7 +27,10 @@ from .outgoing import longest_outgoing
 from .phones import InvalidPhone, normalize_phone
 
 if TYPE_CHECKING:
+    from .gateways.base import OutgoingMessage
     from .models import OutboundViberMessage
+
+    Measure = Callable[[OutgoingMessage], int | None]
 
 
 class Kind(TextChoices):
@@ -225,12 +230,15 @@ def validate_times(message: OutboundViberMessage) -> None:
 
 def query_length(message: OutboundViberMessage) -> int | None:
     """Characters that the message takes in the gateway's query string; None where the gateway has no such limit."""
-    outgoing = longest_outgoing(message)
+    return _measure()(longest_outgoing(message))
+
+
+def _measure() -> Measure:
     try:
-        return get_gateway().query_length(outgoing)
+        return get_gateway().query_length
     except ImproperlyConfigured:
         # The message is taken all the same, unless it is sure that eSMS could not carry it.
-        return usual_query_length(outgoing) if _has_usual_limit() else None
+        return usual_query_length if _has_usual_limit() else lambda outgoing: None
 
 
 def _has_usual_limit() -> bool:
@@ -241,18 +249,62 @@ def _has_usual_limit() -> bool:
 
 
 def validate_query_length(message: OutboundViberMessage) -> None:
-    """Refuse a text that the gateway's GET cannot carry, with both lengths."""
-    length, limit = query_length(message), readable_settings().MAX_QUERY_LENGTH
-    if length is not None and length > limit:
-        raise ValidationError(
-            {
-                "content": ValidationError(
-                    _(
-                        "Encoded for the gateway this message takes %(length)d characters; at most %(limit)d fit. "
-                        "Shorten the text or the links (a Vietnamese letter takes up to nine)."
-                    ),
-                    code="query_length",
-                    params={"length": length, "limit": limit},
-                )
-            }
-        )
+    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths."""
+    measure, limit = _measure(), readable_settings().MAX_QUERY_LENGTH
+    outgoing = longest_outgoing(message)
+    length = measure(outgoing)
+    if length is None or length <= limit:
+        return
+    fitting = _most_that_fits(measure, outgoing, limit)
+    if fitting is None:
+        field = max(("image_url", "button_url"), key=lambda name: len(getattr(message, name)))
+        excess, sentence = length - limit, _LINK_TOO_LONG
+    else:
+        field, excess, sentence = "content", len(outgoing.content) - fitting, _TEXT_TOO_LONG
+    params = {"length": length, "limit": limit, "excess": excess}
+    raise ValidationError({field: ValidationError(sentence, code="query_length", params=params)})
+
+
+_TEXT_TOO_LONG = _(
+    "Too long. Characters to take out: about %(excess)d. Encoded for the gateway the message takes %(length)d "
+    "characters; at most %(limit)d fit."
+)
+_LINK_TOO_LONG = _(
+    "Too long. Characters to take out of the link: about %(excess)d. Encoded for the gateway the message takes "
+    "%(length)d characters; at most %(limit)d fit."
+)
+
+
+def characters_left(message: OutboundViberMessage) -> int:
+    """About how many characters the text can grow by until Viber's limit or the gateway's; negative: it is too long.
+
+    What a character takes in the gateway's query depends on it: an "a" one, an "ệ" nine. The text is taken to go on as
+    it is, and while it is short as Vietnamese is.
+    """
+    conf, measure = readable_settings(), _measure()
+    # Whatever has been typed for a phone so far.
+    outgoing = replace(longest_outgoing(message), phone="+84901888484")
+    by_viber = conf.MAX_CONTENT_LENGTH - len(outgoing.content)
+    length = measure(outgoing)
+    if length is None:
+        return by_viber
+    if length > conf.MAX_QUERY_LENGTH:
+        fitting = _most_that_fits(measure, outgoing, conf.MAX_QUERY_LENGTH)
+        return min(by_viber, (fitting or 0) - len(outgoing.content))
+    example = outgoing.content + _VIETNAMESE
+    taken = (measure(replace(outgoing, content=example)) or 0) - (measure(replace(outgoing, content="")) or 0)
+    return min(by_viber, (conf.MAX_QUERY_LENGTH - length) * len(example) // taken)
+
+
+_VIETNAMESE = "Cà Phê Sớm xin chào, đơn hàng của bạn đã sẵn sàng. Mời bạn ghé cửa hàng nhận trong hôm nay nhé!"
+
+
+def _most_that_fits(measure: Measure, outgoing: OutgoingMessage, limit: int) -> int | None:
+    """Characters of the text, from its beginning; None where the rest of the message is too long without any."""
+    text = outgoing.content
+
+    def length(characters: int) -> int:
+        return measure(replace(outgoing, content=text[:characters])) or 0
+
+    fitting = bisect.bisect_right(range(len(text) + 1), limit, key=length) - 1
+    return fitting if fitting >= 0 else None

@@ -50,7 +50,7 @@ def urls(model_admin: MessageAdminBase) -> list[URLPattern]:
 
 
 def campaign_url(model_admin: MessageAdminBase, name: str) -> str:
-    return f"{url_of(model_admin, 'campaign')}?{urlencode({'name': name})}"
+    return f"{url_of(model_admin, 'viber_campaign')}?{urlencode({'name': name})}"
 
 
 def _listing(model_admin: MessageAdminBase) -> Listing:
@@ -231,4 +231,4 @@ def balance(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponse
     else:
         sentence = _("The balance of the eSMS account is %(balance)s.") % {"balance": dong(answer.amount)}
         model_admin.message_user(request, sentence, notices.SUCCESS)
-    return HttpResponseRedirect(url_of(model_admin, "overview"))
+    return HttpResponseRedirect(url_of(model_admin, "viber_overview"))

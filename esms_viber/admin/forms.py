@@ -7,14 +7,15 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import get_settings
 from ..models import OutboundViberMessage
 from .answers import not_set_up
-from .kinds import KindField, hold_to_kind, show_limits
+from .kinds import KindField, hold_to_kind, show_limit
+from .room import NotedInput, NotedTextarea, tell_what_to_take_out
 from .times import refuse_past
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ class MessageForm(BaseForm):
             "dedupe_key": {"unique": _("A message with this key exists already; it is not sent a second time.")}
         }
         widgets: ClassVar[dict[str, Any]] = {
-            "phone": AdminTextInputWidget(attrs={"type": "tel", "autocomplete": "off"}),
-            "content": AdminTextareaWidget(attrs={"rows": 6}),
+            "phone": NotedInput(note="becomes", attrs={"type": "tel", "autocomplete": "off"}),
+            "content": NotedTextarea(attrs={"rows": 6}),
             "image_url": _url_input(),
+            "button_label": NotedInput(),
             "button_url": _url_input(),
         }
 
@@ -47,7 +49,7 @@ class MessageForm(BaseForm):
         super().__init__(*args, **kwargs)
         if "content" in self.fields:  # not where the message may only be looked at
             self.initial.setdefault("kind", self.instance.kind or "")
-            show_limits(self)
+            show_limit(self)
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc] # not in the stubs
@@ -57,6 +59,7 @@ class MessageForm(BaseForm):
             # The limits that a message was held to are then the defaults, and perhaps not the site's.
             self.add_error(None, not_set_up(error))
         hold_to_kind(self, vars(self.instance))
+        tell_what_to_take_out(self, [self.instance])
         refuse_past(self)
 
 

@@ -16,15 +16,27 @@ from ..validation import FILLED, KIND_FIELDS, Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_KIND = gettext_lazy("Kind of message")
+
+
+class KindChoice(AdminRadioSelect):
+    """A group with a name: Django 5.2 gives it none."""
+
+    template_name = "admin/esms_viber/outboundvibermessage/kinds.html"
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        return {**context, "label": _KIND, "input_template": AdminRadioSelect.template_name}
+
 
 class KindField(forms.ChoiceField):
     """Not required: without JavaScript all parts are shown, and those that are filled make the kind."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            label=gettext_lazy("Kind of message"),
+            label=_KIND,
             choices=Kind.choices,
-            widget=AdminRadioSelect(),
+            widget=KindChoice(),
             required=False,
             **options,
         )
@@ -57,11 +69,9 @@ def _drop_guess(form: forms.BaseForm, name: str) -> None:
         form.errors.pop(name, None)
 
 
-def show_limits(form: forms.BaseForm) -> None:
-    """Tell the script how long the texts may be."""
+def show_limit(form: forms.BaseForm) -> None:
+    """Tell the script how long a label may be."""
     try:
-        conf = get_settings()
+        form.fields["button_label"].widget.attrs["data-limit"] = get_settings().MAX_LABEL_LENGTH
     except ImproperlyConfigured:
         return  # said when the form is checked
-    form.fields["content"].widget.attrs["data-limit"] = conf.MAX_CONTENT_LENGTH
-    form.fields["button_label"].widget.attrs["data-limit"] = conf.MAX_LABEL_LENGTH

@@ -60,7 +60,9 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if request.method != "POST":
         return _write(model_admin, request, MailingForm(model_admin, request))
     if CHECK in request.POST:
-        return checked(MailingForm(model_admin, request, request.POST, typing=True))
+        form = MailingForm(model_admin, request, request.POST, typing=True)
+        form.full_clean()
+        return checked(form, form.longest)
     form = MailingForm(model_admin, request, request.POST, request.FILES)
     if STORE in request.POST:
         return _store_some(request, form)
@@ -80,6 +82,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
 def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
     kept = form.keep_list()
     mailing = getattr(form, "mailing", mailings.Mailing(campaign=""))
+    form.show_room()
     return render(
         model_admin,
         request,

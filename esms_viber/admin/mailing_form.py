@@ -5,24 +5,36 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.forms.models import fields_for_model
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..mailings import Mailing, Review, review
 from ..models import OutboundViberMessage
 from ..readiness import get_dispatcher, require_setup
-from ..recipients import MOST_BYTES, MOST_RECIPIENTS, Recipients, UnreadableList, read_csv, read_pasted, visible
+from ..recipients import (
+    MOST_BYTES,
+    MOST_RECIPIENTS,
+    Recipient,
+    Recipients,
+    UnreadableList,
+    read_csv,
+    read_pasted,
+    visible,
+)
 from ..validation import KIND_FIELDS, normalize_text
 from .answers import not_set_up
 from .base import MessageAdminBase
 from .forms import MessageForm
-from .kinds import KindField, hold_to_kind, show_limits
+from .kinds import KindField, hold_to_kind, show_limit
+from .room import room, tell_what_to_take_out
 from .times import refuse_past
 
 logger = logging.getLogger("esms_viber")
@@ -78,7 +90,7 @@ class MailingForm(forms.Form):
         self.fields["campaign"].help_text = _(
             "A name of your own, e.g. tet-2027. Each phone gets one message of a campaign, however often you send."
         )
-        show_limits(self)
+        show_limit(self)
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
@@ -86,6 +98,7 @@ class MailingForm(forms.Form):
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
         self._check_text() if self._typing else self._check_list()
+        tell_what_to_take_out(self, self.longest)
         try:
             require_setup()
             get_dispatcher()
@@ -108,17 +121,55 @@ class MailingForm(forms.Form):
     # -- while typing --------------------------------------------------------------------------------------------------
 
     def _check_text(self) -> None:
-        """As for somebody whose columns hold what the braces say; a link that waits for them is none yet."""
-        try:
-            self.mailing.message(_SOMEBODY, {}).validate_for_sending()
-        except ValidationError as error:
-            links = ("image_url", "button_url")
-            self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
+        """As for somebody whose columns hold the longest values, or what the braces say while there is no list.
+
+        A link that waits for its values is none yet.
+        """
+        links = ("image_url", "button_url")
+        for message in self.longest:
+            try:
+                message.validate_for_sending()
+            except ValidationError as error:
+                self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
+                break
 
     def _take_over(self, error: ValidationError, leave: set[str]) -> None:
         for name, errors in error.error_dict.items():
             if name in self.fields and name not in leave:
                 self.add_error(name, errors)
+
+    # -- the length -------------------------------------------------------------------------------------------------
+
+    @property
+    def longest(self) -> list[OutboundViberMessage]:
+        """The messages among which the longest is: with the longest values that a list has, once there is one."""
+        mailing = getattr(self, "mailing", Mailing(campaign=""))
+        try:
+            lines = self._longest_lines or Recipients.from_json(self.data.get("longest", ""))
+        except UnreadableList:
+            return [mailing.message(_SOMEBODY, {})]
+        values = [dict(zip(lines.columns, person.values, strict=True)) for person in lines.people]
+        return [mailing.message(_SOMEBODY, each) for each in values]
+
+    @cached_property
+    def _longest_lines(self) -> Recipients | None:
+        """For each column the line that has most in it."""
+        known = getattr(self, "recipients", None)
+        if known is None or not known.columns:
+            return None
+        longest: dict[int, Recipient] = {}
+        for person in known.people:
+            for column, value in enumerate(person.values):
+                if column not in longest or len(quote(value)) > len(quote(longest[column].values[column])):
+                    longest[column] = person
+        return Recipients(known.columns, tuple(dict.fromkeys(longest.values())))
+
+    def show_room(self) -> None:
+        """Below the text; the script sends the longest lines along when it asks while somebody types."""
+        text = self.fields["content"].widget
+        text.room = room(self.longest)
+        if self._longest_lines:
+            text.attrs["data-longest"] = self._longest_lines.as_json()
 
     # -- the list ------------------------------------------------------------------------------------------------------
 
@@ -138,6 +189,7 @@ class MailingForm(forms.Form):
         refused = self.review.refused
         if len(refused) == len(self.recipients.people) and hasattr(refused[0][1], "error_dict"):
             self._take_over(refused[0][1], leave={"phone"})
+            tell_what_to_take_out(self, self.longest)
         return bool(self.errors)
 
     def keep_list(self) -> Recipients | None:

@@ -26,13 +26,15 @@ from .export import export
 from .filters import AttentionFilter, CampaignFilter
 from .listing import DeliveryTimeFilter
 from .page import MessagePage
-from .routes import route
+from .routes import FOLDER, framed, route
 
 _VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
 
 
 @admin.register(OutboundViberMessage)
 class OutboundViberMessageAdmin(MessageColumns, MessagePage):
+    # Named, though Django would find it: mixins extend what is named here, and Django's own where nothing is.
+    change_list_template = f"{FOLDER}/change_list.html"
     actions = list(ACTIONS.values())
     list_display = (
         "phone_column",
@@ -82,8 +84,11 @@ class OutboundViberMessageAdmin(MessageColumns, MessagePage):
         }
         # Not where one of ours may be meant, as with a second bar of actions: no transaction is open around a call.
         if actions == {"delete_selected"}:
-            return self._delete_selected(request, context)
-        return super().changelist_view(request, context)
+            response = self._delete_selected(request, context)
+        else:
+            response = super().changelist_view(request, context)
+        is_list = "cl" in (getattr(response, "context_data", None) or {})  # and not what an action asks first
+        return framed(response, "list_frame") if is_list else response
 
     def _delete_selected(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         try:

@@ -29,6 +29,8 @@ from .forms import fingerprint
 from .history import MOST_SHOWN, history
 from .preview import bubble, checked, own_brand
 from .review import is_repeated
+from .room import room
+from .routes import FOLDER, framed
 from .sending import send_saved
 
 SEND = "_send"
@@ -37,7 +39,7 @@ FORM_ID = "_form_id"
 
 
 class MessagePage(MessageFields):
-    change_form_template = "admin/esms_viber/outboundvibermessage/change_form.html"
+    change_form_template = f"{FOLDER}/change_form.html"
 
     class Media:
         css = {"all": ["esms_viber/admin.css", "esms_viber/phone.css"]}
@@ -127,7 +129,8 @@ class MessagePage(MessageFields):
         if message is not None and not self.has_change_permission(request, message):
             raise PermissionDenied
         form = self.get_form(request, message, change=message is not None)(request.POST, instance=message)
-        return checked(form)
+        form.full_clean()
+        return checked(form, [form.instance])
 
     # -- refusing ------------------------------------------------------------------------------------------------------
 
@@ -158,9 +161,12 @@ class MessagePage(MessageFields):
         form_url: str = "",
         obj: OutboundViberMessage | None = None,
     ) -> Any:
+        written = _as_typed(context)
+        if "content" in (fields := context["adminform"].form.fields):
+            fields["content"].widget.room = room([written])
         context |= {
             "viber_queue": queue.obstacles() if obj is None or obj.status in WAITING else None,
-            "bubble": bubble(_as_typed(context), request),
+            "bubble": bubble(written, request),
             "own_brand": own_brand(),
             "show_save_and_add_another": False,
             "show_send": self.has_send_permission(request),
@@ -175,7 +181,8 @@ class MessagePage(MessageFields):
             context["viber_buttons"] = self._buttons(request, obj)
             context["viber_history"] = history(self, obj)
             context["viber_history_most"] = MOST_SHOWN
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        response = super().render_change_form(request, context, add, change, form_url, obj)
+        return framed(response, "message_frame")
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
         """What may be done with the message as it is now, beside editing it."""

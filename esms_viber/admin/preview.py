@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 from django import forms
@@ -12,6 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..phones import InvalidPhone, normalize_phone, spaced_phone
+from .room import room
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
@@ -67,10 +68,14 @@ def _is_web(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def checked(form: forms.BaseForm) -> JsonResponse:
-    """The errors of a form by field, in the sentences that saving it would answer with; and what its phone becomes."""
+def checked(form: forms.BaseForm, messages: list[OutboundViberMessage]) -> JsonResponse:
+    """The errors of a checked form by field, in the sentences that saving it would answer with.
+
+    And what its phone becomes, and how much room is left in the longest of the messages.
+    """
     errors = {name: [str(sentence) for sentence in sentences] for name, sentences in form.errors.items()}
-    return JsonResponse({"errors": errors, "phone": _pretty(str(form.data.get("phone", "")))})
+    phone = _pretty(str(form.data.get("phone", "")))
+    return JsonResponse({"errors": errors, "phone": phone, "room": asdict(room(messages))})
 
 
 def _pretty(phone: str) -> str:

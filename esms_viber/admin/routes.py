@@ -7,7 +7,7 @@ from functools import update_wrapper
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse, reverse_lazy
 
@@ -16,13 +16,18 @@ from .base import MessageAdminBase
 
 View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]
 
+FOLDER = "admin/esms_viber/outboundvibermessage"
+"""Of the templates."""
+
 _PREFIX = "esms_viber_outboundvibermessage"
 
 
 def route(model_admin: MessageAdminBase, address: str, view: View, *, permission: str) -> URLPattern:
     """A page under the list's address, named after its view, for staff who may `view`, `add`, `change` or `send`.
 
-    The view runs outside of any transaction, whatever `ATOMIC_REQUESTS` says.
+    Address and name begin with "viber", because packages for the admin have taken the plain words: `export/` of
+    django-import-export stands before ours wherever its mixin does. The view runs outside of any transaction, whatever
+    `ATOMIC_REQUESTS` says.
     """
 
     def guarded(request: HttpRequest) -> HttpResponseBase:
@@ -35,16 +40,31 @@ def route(model_admin: MessageAdminBase, address: str, view: View, *, permission
     page: Any = model_admin.admin_site.admin_view(guarded)
     # Read by Django's LoginRequiredMiddleware, as on the admin's own pages.
     page.login_url = reverse_lazy("admin:login", current_app=model_admin.admin_site.name)
-    found: URLPattern = path(address, non_atomic_requests(page), name=f"{_PREFIX}_{view.__name__}")
+    found: URLPattern = path(f"viber-{address}", non_atomic_requests(page), name=f"{_PREFIX}_viber_{view.__name__}")
     return found
 
 
 def url_of(model_admin: MessageAdminBase, name: str) -> str:
-    """The address of a page of `route()`, or of the `changelist`."""
+    """The address of a page by the end of its name: `changelist` is Django's, `viber_overview` one of `route()`."""
     return reverse(f"admin:{_PREFIX}_{name}", current_app=model_admin.admin_site.name)
+
+
+def framed(response: HttpResponse, template: str) -> HttpResponse:
+    """Show a page of Django's within `template` of ours, which extends whatever template the page was to have.
+
+    That one may be Django's, a theme's, a mixin's or the site's. Ours asks of it nothing but the block `content`, which
+    every page of an admin has.
+    """
+    if isinstance(response, TemplateResponse) and not response.is_rendered:
+        response.context_data = {
+            **(response.context_data or {}),
+            "viber_framed": response.resolve_template(response.template_name),
+        }
+        response.template_name = f"{FOLDER}/{template}.html"
+    return response
 
 
 def render(model_admin: MessageAdminBase, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
     """A page in the admin's frame; `context` names its `title`."""
     context = {**model_admin.admin_site.each_context(request), "opts": model_admin.opts, **context}
-    return TemplateResponse(request, f"admin/esms_viber/outboundvibermessage/{template}.html", context)
+    return TemplateResponse(request, f"{FOLDER}/{template}.html", context)

@@ -16,6 +16,16 @@ _LENIENCY = dt.timedelta(minutes=10)
 """Between the choice of "now" and the form that arrives."""
 
 
+class MomentInput(AdminSplitDateTime):
+    """With a label for each of its two inputs: Django 5.2 has the words beside them, and no label."""
+
+    template_name = "admin/esms_viber/outboundvibermessage/moment.html"
+    label: Any = ""
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        return {**super().get_context(name, value, attrs), "label": self.label}
+
+
 class MomentField(forms.SplitDateTimeField):
     """Takes dates with the day first where they are shown so: Django takes 05/12 for the 12th of May in Vietnamese."""
 
@@ -26,6 +36,7 @@ class MomentField(forms.SplitDateTimeField):
         # The admin's calendar writes the year first.
         super().__init__(**{"input_date_formats": ["%Y-%m-%d", *formats]} | options)
         self.widget.widgets[0].attrs["placeholder"] = _today().strftime(formats[0])
+        self.widget.label = self.label
 
 
 def _today() -> dt.date:
@@ -33,7 +44,7 @@ def _today() -> dt.date:
     return (timezone.localtime(now) if timezone.is_aware(now) else now).date()
 
 
-OVERRIDES: dict[str, Any] = {"form_class": MomentField, "widget": AdminSplitDateTime}
+OVERRIDES: dict[str, Any] = {"form_class": MomentField, "widget": MomentInput}
 
 
 def refuse_past(form: forms.BaseForm) -> None:

@@ -31,7 +31,7 @@ from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db
 
-EXPORT = f"{LIST}export/"
+EXPORT = f"{LIST}viber-export/"
 
 
 def text_of(response: Any) -> str:

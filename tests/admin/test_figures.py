@@ -28,7 +28,7 @@ from tests.fake_gateway import FakeGateway, json_answer
 
 pytestmark = pytest.mark.django_db
 
-OVERVIEW, CAMPAIGN, BALANCE = f"{LIST}overview/", f"{LIST}campaign/", f"{LIST}balance/"
+OVERVIEW, CAMPAIGN, BALANCE = f"{LIST}viber-overview/", f"{LIST}viber-campaign/", f"{LIST}viber-balance/"
 HOSTILE = ["<script>alert(1)</script>", "\"&=#/?%'+;", "Tết Bính Ngọ – ưu đãi", "a" * 100, "../../", "{{ x }}"]
 
 

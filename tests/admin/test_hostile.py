@@ -151,7 +151,7 @@ def test_the_messages_of_an_object(root: Client, message: Message, evil: str) ->
 
 
 def test_the_file_is_no_page(root: Client, message: Message, evil: str) -> None:
-    response = root.get(f"{LIST}export/")
+    response = root.get(f"{LIST}viber-export/")
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert response.headers["content-disposition"].startswith("attachment")
     assert response.headers["x-content-type-options"] == "nosniff"

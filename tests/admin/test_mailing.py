@@ -25,8 +25,8 @@ from tests.fake_gateway import json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-MANY = f"{LIST}send-to-many/"
-CAMPAIGN = f"{LIST}campaign/?name=tet"
+MANY = f"{LIST}viber-send-to-many/"
+CAMPAIGN = f"{LIST}viber-campaign/?name=tet"
 FORM = {
     "campaign": "tet",
     "phones": "0901888484, 0912345678",

@@ -43,7 +43,7 @@ def test_every_number_is_of_what_the_list_shows(root: Client, make: Make) -> Non
     message.events.create(kind="note"), message.events.create(kind="note")
     make("sent", brandname="OTHER", campaign="tet")
     make("sent", brandname="OTHER", campaign="secret")
-    for url in (f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
+    for url in (f"{LIST}viber-overview/", f"{LIST}viber-campaign/?name=tet"):
         response = root.get(url)
         assert response.context["cards"][0].number.text == "1"
         assert "secret" not in response.content.decode()
@@ -68,7 +68,7 @@ def test_fields_can_be_shown_only_or_left_out(root: Client, make: Make) -> None:
 def test_the_pages_lead_to_one_another(root: Client, make: Make, admin_user: User) -> None:
     message = make("sent", brandname="SHOP", campaign="tet")
     message.events.create(kind="note")
-    for url in (LIST, f"{LIST}{message.pk}/change/", f"{LIST}overview/", f"{LIST}send-to-many/"):
+    for url in (LIST, f"{LIST}{message.pk}/change/", f"{LIST}viber-overview/", f"{LIST}viber-send-to-many/"):
         html = root.get(url).content.decode()
         assert LIST in html
         assert '="/admin/' not in html

@@ -183,7 +183,8 @@ def test_without_keys_each_field_is_checked(root: Client, settings: Any, data: d
 def test_with_a_setting_of_the_wrong_type_every_page_says_so(root: Client, make: Make, settings: Any) -> None:
     message = make("queued", campaign="tet", next_attempt_at=timezone.now())
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": "16"}
-    for url in (LIST, ADD, page(message.pk), f"{LIST}send-to-many/", f"{LIST}overview/", f"{LIST}campaign/?name=tet"):
+    ours = [f"{LIST}viber-{address}" for address in ("send-to-many/", "overview/", "campaign/?name=tet")]
+    for url in (LIST, ADD, page(message.pk), *ours):
         assert "CONCURRENCY" in root.get(url).content.decode(), url
     assert "CONCURRENCY" in choose(root, "send_selected", message.pk).content.decode()
     assert root.post(ADD, FORM | {"_check": "1"}).status_code == 200

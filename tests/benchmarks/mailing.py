@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-PAGE = "/admin/esms_viber/outboundvibermessage/send-to-many/"
+PAGE = "/admin/esms_viber/outboundvibermessage/viber-send-to-many/"
 
 
 def main(count: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import LIST, log_in, told
 
-MANY = f"{LIST}send-to-many/"
+MANY = f"{LIST}viber-send-to-many/"
 GOOD = 1000
 
 
@@ -55,12 +54,23 @@ def test_a_file_with_bad_lines_is_looked_over_sent_and_watched(visit: Any, file:
     page.get_by_role("button", name="Ask eSMS").click()
     assert "đ" in page.locator(".viber-facts").inner_text()
 
-    # The bar is to be seen moving: each part of the list is held up a little.
-    page.route("**/send-to-many/", lambda route: (time.sleep(0.3), route.continue_()))
+    # The bar is to be seen moving: what comes after the first part is held up until it was.
+    posts: list[Any] = []
+    is_seen = False
+
+    def hold(route: Any) -> None:
+        posts.append(route)
+        if is_seen or len(posts) == 1:
+            route.continue_()
+
+    page.route("**/viber-send-to-many/", hold)
     page.get_by_role("button", name="Yes, send 1,000 messages").click(no_wait_after=True)
     page.locator(".viber-progress progress").wait_for()
     page.wait_for_function("() => document.querySelector('.viber-progress progress')?.value > 0")
-    page.wait_for_url("**/campaign/?name=tet-file")
+    is_seen = True
+    for post in posts[1:]:
+        post.continue_()
+    page.wait_for_url("**/viber-campaign/?name=tet-file")
     assert "1,000 messages of the campaign" in told(page)
 
     # Nobody reloads the page: the demo's sender works through the queue, and the figures follow.
@@ -88,7 +98,15 @@ def test_a_broken_connection_and_a_login_that_has_ended_are_told_and_gone_on_fro
     page = visit("admin")
     _write(page, file, "tet-broken")
     broken = []
-    page.route("**/send-to-many/", lambda route: (broken.append(1), route.abort()) if not broken else route.continue_())
+
+    def break_once(route: Any) -> None:
+        if broken:
+            route.continue_()
+        else:
+            broken.append(1)
+            route.abort()
+
+    page.route("**/viber-send-to-many/", break_once)
     send = page.get_by_role("button", name="Yes, send 1,000 messages")
     with page.expect_console_message(lambda message: "ERR_FAILED" in message.text):
         send.click(no_wait_after=True)
@@ -104,7 +122,7 @@ def test_a_broken_connection_and_a_login_that_has_ended_are_told_and_gone_on_fro
     faults.clear()
     log_in(page.context.new_page(), "admin")
     go_on.click(no_wait_after=True)
-    page.wait_for_url("**/campaign/?name=tet-broken")
+    page.wait_for_url("**/viber-campaign/?name=tet-broken")
     assert "1,000 messages of the campaign" in told(page)
 
 

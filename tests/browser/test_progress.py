@@ -27,8 +27,9 @@ class Server:
 
 def open_campaign(visit: Any, server: Server) -> Any:
     page = visit("admin")
-    page.route("**/campaign/?name=*", server.answer)
-    page.goto(f"{LIST}campaign/?name=tet-2027")
+    page.clock.install()
+    page.route("**/viber-campaign/?name=*", server.answer)
+    page.goto(f"{LIST}viber-campaign/?name=tet-2027")
     return page
 
 
@@ -41,7 +42,7 @@ def test_it_moves_says_so_at_the_end_and_stops(visit: Any) -> None:
     page.locator("#viber-spoken", has_text="3 of 3").wait_for(state="attached")
     assert page.inner_text("#viber-said") == "3 of 3"
     assert page.evaluate("document.activeElement.id") == "viber-again"
-    page.wait_for_timeout(1500)
+    page.clock.run_for(60_000)
     assert [url.endswith("&fragment=1") for url in server.asked] == [False, True, True]
 
 
@@ -57,5 +58,5 @@ def test_a_link_that_has_the_focus_keeps_it(visit: Any) -> None:
 def test_nothing_is_asked_where_nothing_is_to_come(visit: Any) -> None:
     server = Server(("3 of 3", None))
     page = open_campaign(visit, server)
-    page.wait_for_timeout(1500)
+    page.clock.run_for(60_000)
     assert len(server.asked) == 1

@@ -63,7 +63,7 @@ def _pages(page: Any) -> Iterator[str]:
     page.locator("#result_list tbody th a").first.click()
     yield "an order with its messages"
     for address in ("overview/", "overview/?days=7", "campaign/?name=tet-2027", "campaign/?name=nothing"):
-        page.goto(LIST + address)
+        page.goto(f"{LIST}viber-{address}")
         yield address
     yield from _writing(page)
     yield from _deciding(page)
@@ -115,7 +115,7 @@ def _deciding(page: Any) -> Iterator[str]:
 
 
 def _mailing(page: Any) -> Iterator[str]:
-    page.goto(f"{LIST}send-to-many/")
+    page.goto(f"{LIST}viber-send-to-many/")
     yield "send to many"
     page.click("[type=submit].default")
     yield "send to many, nothing given"
@@ -142,7 +142,7 @@ def test_every_page_speaks_vietnamese(visit: Callable[..., Any]) -> None:
 def test_the_same_words_are_found_where_a_browser_asks_for_english(visit: Callable[..., Any]) -> None:
     """Or the test before this one could not fail."""
     page = visit("admin", locale="en-GB")
-    page.goto(f"{LIST}overview/")
+    page.goto(f"{LIST}viber-overview/")
     assert {"Messages by day and state", "Drafts and sandbox messages are not counted."} <= {*_english_on(page)}
 
 

@@ -15,7 +15,9 @@
 
   function start(form, preview) {
     const field = (name) => form.elements.namedItem(name);
-    const row = (name) => form.querySelector(`.form-row.field-${name}`);
+    // Django's name for the row, and most themes'; without it the element around the input has to do.
+    const row = (name) =>
+      form.querySelector(`.field-${name}`) ?? (field(name) ?? field(`${name}_0`))?.parentElement ?? null;
     const part = (name) => preview.querySelector(`[data-part=${name}]`);
     const value = (name) => {
       const input = field(name);
@@ -101,13 +103,8 @@
 
     const counted = PARTS.map(field).filter((input) => input?.dataset.limit);
 
-    function addCounter(input) {
-      const counter = document.createElement("span");
-      counter.className = "viber-counter";
-      counter.id = `${input.id}_counter`;
-      input.after(counter);
-      describe(input, counter.id);
-    }
+    /** The server's remark below an input. */
+    const note = (input) => document.getElementById(`${input?.id}_note`);
 
     function describe(input, id) {
       input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby") ?? ""} ${id}`.trim());
@@ -115,12 +112,17 @@
 
     function showCounts() {
       for (const input of counted) {
-        const counter = document.getElementById(`${input.id}_counter`);
-        const text = normalized(input.value);
-        // Code points, as the server counts; spaces around a label are cut off there.
-        const length = [...(input.name === "content" ? text : text.trim())].length;
-        counter.textContent = `${length} / ${input.dataset.limit}`;
-        counter.classList.toggle("viber-over", length > Number(input.dataset.limit));
+        // Code points, as the server counts, which cuts off the spaces around it.
+        const length = [...normalized(input.value).trim()].length;
+        showNote(input, `${length} / ${input.dataset.limit}`, length > Number(input.dataset.limit));
+      }
+    }
+
+    function showNote(input, sentence, isOver) {
+      const place = note(input);
+      if (place) {
+        place.textContent = sentence;
+        place.classList.toggle("viber-over", isOver);
       }
     }
 
@@ -139,6 +141,7 @@
       data.delete("rows");
       data.delete("phones");
       data.append("_check", "1");
+      data.append("longest", field("content").dataset.longest ?? "");
       let found;
       try {
         const response = await fetch(location.href, { method: "POST", body: data, redirect: "error" });
@@ -149,7 +152,8 @@
       // Without an answer nothing is said here; saving tells.
       if (found && number === asked) {
         showErrors(found.errors);
-        showPhone(found.phone);
+        showNote(field("phone"), found.phone && preview.dataset.becomes.replace("%(phone)s", found.phone), false);
+        showNote(field("content"), found.room.sentence, found.room.is_over);
       }
     }
 
@@ -198,20 +202,6 @@
       return list;
     }
 
-    function showPhone(phone) {
-      const becomes = form.querySelector(".viber-becomes");
-      if (becomes) {
-        becomes.textContent = phone ? preview.dataset.becomes.replace("%(phone)s", phone) : "";
-      }
-    }
-
-    function addBecomes(input) {
-      const becomes = document.createElement("span");
-      becomes.className = "viber-becomes";
-      becomes.setAttribute("role", "status");
-      input.after(becomes);
-    }
-
     function touch(name) {
       const known = name.replace(/_[01]$/, "");
       for (const each of [known, PARTNERS[known]]) {
@@ -250,15 +240,17 @@
       }
       showParts();
     }
-    counted.forEach(addCounter);
-    if (field("phone")) {
-      addBecomes(field("phone"));
+    for (const input of [...counted, field("content")].filter(note)) {
+      describe(input, note(input).id);
     }
     showText();
     showPicture();
     showCounts();
     // Not before Django's own script has set the focus, which it may do late.
     window.addEventListener("load", focusFirst);
+    if (field("content").value !== field("content").defaultValue) {
+      check(); // the browser has kept a text of which the page does not know
+    }
     form.addEventListener("input", (event) => {
       showText();
       showCounts();
@@ -278,11 +270,36 @@
     });
   }
 
+  /** On a narrow screen the phone follows the text, in sight of who types; on a wide one it stands beside the form. */
+  function place(preview) {
+    const beside = preview.parentElement;
+    const part = document.querySelector(".viber-fields .field-content")?.closest("fieldset");
+    const narrow = matchMedia("(max-width: 1024px)");
+    const move = () => (narrow.matches && part ? part.after(preview) : beside.append(preview));
+    narrow.addEventListener("change", move);
+    move();
+  }
+
+  /** Some themes show the buttons outside of the form, and know their own by name. */
+  function adopt(form) {
+    form.id ||= "viber-form";
+    for (const input of document.querySelectorAll(".viber-submit input")) {
+      if (!input.form) {
+        input.setAttribute("form", form.id);
+      }
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     const preview = document.querySelector(".viber-preview");
-    const form = preview?.closest("form");
+    if (!preview) {
+      return;
+    }
+    place(preview);
     // Where the message may only be looked at there is nothing to follow.
-    if (form?.elements.namedItem("content")) {
+    const form = document.querySelector(".viber-fields [name=content]")?.form;
+    if (form) {
+      adopt(form);
       start(form, preview);
     }
   });
