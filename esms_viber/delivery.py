@@ -162,7 +162,8 @@ class Drain:
         if self._endless and time.monotonic() < self._looked + LOOKING:
             return 0
         if self._probing:
-            return 0 if self._pending else 1
+            # Nor when it is done: whether others follow is decided before the next look.
+            return 0 if self._pending or self._calls.made else 1
         most = self._conf.CONCURRENCY * 4
         if self._conf.MAX_PER_SECOND:
             most = min(most, math.ceil(self._conf.MAX_PER_SECOND * _CLAIMED_AHEAD))

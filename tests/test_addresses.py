@@ -362,7 +362,7 @@ def test_a_mounted_site_sends_is_told_and_sends_again(settings, browser: request
         ("/shop", "nonsense", ""),
     ],
 )
-@pytest.mark.parametrize("page", ["", "add/", "overview/", "send-to-many/"])
+@pytest.mark.parametrize("page", ["", "add/", "viber-overview/", "viber-send-to-many/"])
 def test_the_admin_tells_of_a_path_that_the_origin_lacks(
     settings, browser: requests.Session, mounted: str, origin: str | None, line: str, page: str
 ) -> None:

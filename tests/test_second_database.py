@@ -253,7 +253,7 @@ def test_a_deleted_content_type_reads_as_none(staff: Client, order: Order) -> No
 
 
 def export(client: Client) -> str:
-    return b"".join(client.get(f"{LIST}export/").streaming_content).decode().removeprefix("\ufeff")  # type: ignore[arg-type]
+    return b"".join(client.get(f"{LIST}viber-export/").streaming_content).decode().removeprefix("\ufeff")  # type: ignore[arg-type]
 
 
 # -- in the admin ------------------------------------------------------------------------------------------------------
@@ -290,8 +290,8 @@ def test_lists_pages_and_files_tell_of_the_order(staff: Client, order: Order, us
         LIST,
         f"{LIST}?q=0901 888 484",
         f"{LIST}?campaign=tet",
-        f"{LIST}overview/",
-        f"{LIST}campaign/?name=tet",
+        f"{LIST}viber-overview/",
+        f"{LIST}viber-campaign/?name=tet",
     ):
         assert staff.get(url).status_code == 200
     assert "Order with 17" in staff.get(page(message.pk)).content.decode()
@@ -314,5 +314,5 @@ def test_a_mailing_is_sent_from_the_admin(staff: Client) -> None:
     empty = ["image_url", "button_label", "button_url", "brandname", "send_at_0", "send_at_1"]
     form = dict.fromkeys([*empty, "expires_at_0", "expires_at_1"], "")
     form |= {"campaign": "tet", "phones": "0901888484, 0912345678", "kind": "text", "content": "Hi"}
-    assert staff.post(f"{LIST}send-to-many/", form | {"_confirm": "1"}, follow=True).status_code == 200
+    assert staff.post(f"{LIST}viber-send-to-many/", form | {"_confirm": "1"}, follow=True).status_code == 200
     assert Message.objects.filter(campaign="tet", status="sent").count() == 2

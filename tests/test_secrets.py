@@ -113,9 +113,8 @@ class Haul(logging.Handler):
 def haul(caplog, monkeypatch):
     haul = Haul()
     root = logging.getLogger()
-    urllib3 = logging.getLogger("urllib3")
-    monkeypatch.setattr(root, "level", logging.DEBUG)
-    monkeypatch.setattr(urllib3, "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "urllib3")
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     root.addHandler(haul)
     yield haul

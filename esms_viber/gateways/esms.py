@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..conf import ViberSettings
 
 VIBER_TYPE = "23"
+_USUAL_KEYS = len("&ApiKey=&SecretKey=") + 2 * 30
+"""Characters that the keys take: public samples have 30 each."""
 _HEADERS = {"Accept": "application/json", "User-Agent": f"django-esms-viber/{__version__}"}
 
 
@@ -115,8 +117,8 @@ def send_query(message: OutgoingMessage) -> str:
 
 
 def usual_query_length(message: OutgoingMessage) -> int:
-    """Characters of the whole query string with keys as eSMS hands them out: 30 characters each."""
-    return len(send_query(message)) + len("&ApiKey=&SecretKey=") + 2 * 30
+    """Characters of the whole query string with keys as eSMS hands them out."""
+    return len(send_query(message)) + _USUAL_KEYS
 
 
 def encode(parameters: Mapping[str, str]) -> str:
