@@ -232,7 +232,7 @@ def test_sending_now_is_refused_before_anything_is_stored(broken: Any) -> None:
 def show(form: str = "text") -> tuple[int, str]:
     out = StringIO()
     try:
-        call_command("send_viber_messages", status=form, stdout=out, no_color=True)
+        call_command("send_viber_messages", status=form, stdout=out, no_color=True, skip_checks=False)
     except SystemExit as end:
         return int(str(end.code)), out.getvalue()
     return 0, out.getvalue()

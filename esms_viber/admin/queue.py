@@ -70,8 +70,8 @@ def _remarks() -> list[str]:
         return []
     line = f'"CALLBACK_ORIGIN": "{origin.scheme}://{origin.netloc}{quote(f"/{mounted}".rstrip("/"))}"'
     sentence = _(
-        "This page is served under “/%(here)s”, and eSMS is told to send its reports to “/%(there)s”. If the site is "
-        "mounted there for eSMS too, they are lost; then write in ESMS_VIBER: %(line)s"
+        "This page is served under “/%(here)s”, and eSMS is told to send its reports to “/%(there)s”. If eSMS too "
+        "reaches the site under “/%(here)s”, they are lost; then write in ESMS_VIBER: %(line)s"
     )
     return [sentence % {"here": mounted, "there": unquote(origin.path).strip("/"), "line": line}]
 

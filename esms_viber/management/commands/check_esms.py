@@ -10,6 +10,9 @@ from ...balance import BalanceUnavailable, ask
 
 
 class Command(BaseCommand):
+    # Because a failed check would end it with 1, before it tells what is wrong, or does what can be done all the same.
+    requires_system_checks = []
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.description = _("Asks eSMS for the account's balance: are the keys right? Sends no message.")
 

@@ -13,6 +13,9 @@ MOST = 1000
 
 
 class Command(BaseCommand):
+    # Because a failed check would end it with 1, before it tells what is wrong, or does what can be done all the same.
+    requires_system_checks = []
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.description = _(
             "Asks eSMS about messages that it took and has not reported on: five minutes after they were sent, and at "

@@ -23,6 +23,9 @@ NEEDS_A_PERSON, BLOCKED = 1, 2
 
 
 class Command(BaseCommand):
+    # Because a failed check would end it with 1, before it tells what is wrong, or does what can be done all the same.
+    requires_system_checks = []
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.description = _(
             "Sends the Viber messages that are due, and ends; run it from cron, on as many hosts as you like. Ctrl-C "
