@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 LIST = "/admin/esms_viber/outboundvibermessage/"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
