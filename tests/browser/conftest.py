@@ -22,13 +22,10 @@ ROOT = Path(__file__).parents[2]
 LIST = "/admin/esms_viber/outboundvibermessage/"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            # In one process, because each has a demo and a Chromium of its own.
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,5 @@ def short_time_limit(esms: object, settings) -> None:
     settings.CELERY_TASK_SOFT_TIME_LIMIT = 2
 
 
-# They stop and start the one RabbitMQ that there is.
-@pytest.mark.xdist_group("rabbitmq")
 class TestCelery(EngineTests, TimeLimitTests):
     pass
