@@ -34,7 +34,7 @@ _AMBIGUOUS_PRICE = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 # PostgreSQL stores no NUL and no lone surrogate; other control characters could forge lines in a log.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_NO_VALUE = re.compile(r"(?:null|none|nil|undefined|n/?a)?", re.IGNORECASE)
+_NO_VALUE = re.compile(r"(?:null|none|nil|undefined|unknown|n/?a)?", re.IGNORECASE)
 # As .NET's empty GUID.
 _ZEROS = re.compile(r"[{(]?[0-]+[)}]?")
 _MASKED = re.compile(r"[*•#…]|\.\.\.")
