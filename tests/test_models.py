@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, Q, When
+from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -867,3 +868,14 @@ def test_events_go_with_their_message_and_a_resend_stays() -> None:
     first.delete()
     assert stored(again).resend_of_id is None
     assert {event.message_id for event in ViberMessageEvent.objects.all()} == {again.pk}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("fields", [["phone"], ["phone", "button_label"], ["phone", "image_url", "content"]], ids=str)
+def test_a_form_without_the_field_that_is_wrong_tells_it_all_the_same(fields):
+    """Such as a site's own form for a text alone."""
+    form = modelform_factory(OutboundViberMessage, fields=fields)(
+        {"phone": PHONE, "button_label": "Open", "image_url": "https://shop.example.vn/a.png", "content": "Hi"}
+    )
+    assert not form.is_valid()
+    assert form.non_field_errors()

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from typing import Any, ClassVar
 
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models
 from django.db.models import CheckConstraint, Index
 from django.utils.translation import gettext
@@ -198,6 +199,17 @@ class OutboundViberMessage(GuardedSave):
         return self.status in WAITING and self.next_attempt_at is not None and self.next_attempt_at <= now
 
     # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def full_clean(self, exclude: Any = None, validate_unique: bool = True, validate_constraints: bool = True) -> None:
+        """As Django's; what is wrong with an excluded field is told of the message as a whole."""
+        excluded, found = set(exclude or ()), defaultdict(list)
+        try:
+            super().full_clean(excluded, validate_unique, validate_constraints)
+        except ValidationError as error:
+            for name, errors in error.error_dict.items():
+                # A form fails with a ValueError over an error of a field that it does not have.
+                found[NON_FIELD_ERRORS if name in excluded else name] += errors
+            raise ValidationError(found) from None
 
     def clean_fields(self, exclude: Any = None) -> None:
         excluded, errors = set(exclude or ()), {}
