@@ -202,7 +202,8 @@ class OutboundViberMessage(GuardedSave):
 
     def full_clean(self, exclude: Any = None, validate_unique: bool = True, validate_constraints: bool = True) -> None:
         """As Django's; what is wrong with an excluded field is told of the message as a whole."""
-        excluded, found = set(exclude or ()), defaultdict(list)
+        excluded = set(exclude or ())
+        found: defaultdict[str, list[ValidationError]] = defaultdict(list)
         try:
             super().full_clean(excluded, validate_unique, validate_constraints)
         except ValidationError as error:
