@@ -25,6 +25,7 @@ from .gateways.esms import EsmsGateway, usual_query_length
 from .gateways.memory import MemoryGateway
 from .outgoing import longest_outgoing
 from .phones import InvalidPhone, normalize_phone
+from .tracebacks import log_failure
 
 if TYPE_CHECKING:
     from .gateways.base import OutgoingMessage
@@ -235,10 +236,20 @@ def query_length(message: OutboundViberMessage) -> int | None:
 
 def _measure() -> Measure:
     try:
-        return get_gateway().query_length
+        measure = get_gateway().query_length
     except ImproperlyConfigured:
         # The message is taken all the same, unless it is sure that eSMS could not carry it.
         return usual_query_length if _has_usual_limit() else lambda outgoing: None
+
+    def measured(outgoing: OutgoingMessage) -> int | None:
+        try:
+            length = measure(outgoing)
+        except Exception as error:  # noqa: BLE001 - a site's own gateway must not cost the caller its transaction
+            log_failure(error, "the gateway's query_length() failed, and no limit is known")
+            return None
+        return length if isinstance(length, int) else None
+
+    return measured
 
 
 def _has_usual_limit() -> bool:

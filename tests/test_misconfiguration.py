@@ -21,7 +21,7 @@ from django.urls import path
 
 from esms_viber import mailings, readiness
 from esms_viber.gateways.base import BaseGateway
-from esms_viber.gateways.memory import outbox
+from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.mailings import Mailing
 from esms_viber.management.commands.send_viber_messages import Command
 from esms_viber.models import OutboundViberMessage
@@ -358,3 +358,27 @@ def test_threads_queue_too(settings) -> None:
     for thread in threads:
         thread.join()
     assert done == ["queued"] * 3
+
+
+class FailingLength(MemoryGateway):
+    def query_length(self, message: Any) -> int:
+        raise ZeroDivisionError
+
+
+class NoLength(MemoryGateway):
+    def query_length(self, message: Any) -> Any:
+        return "long"
+
+
+class LengthIsAProperty(MemoryGateway):
+    @property
+    def query_length(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("gateway", [FailingLength, NoLength, LengthIsAProperty])
+def test_a_gateway_that_cannot_tell_a_length_costs_no_order(gateway: type, settings: Any) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.{gateway.__name__}"}
+    with transaction.atomic():
+        assert queue_viber_message(PHONE, TEXT).status == "queued"
+        assert queue_viber_messages([OutboundViberMessage(phone=PHONE, content=TEXT)])[0].status == "queued"

@@ -109,7 +109,10 @@ def _why_unusable(gateway: object) -> str:
 
 
 def _is_called_like(gateway: BaseGateway, name: str, wanted: Callable[..., object]) -> bool:
-    method = getattr(gateway, name, None)
+    try:
+        method = getattr(gateway, name, None)
+    except Exception:  # noqa: BLE001 - a property of a site's own
+        return False
     parameters = list(inspect.signature(wanted).parameters.values())[1:]
     by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     by_place = [None] * (len(parameters) - len(by_name))
