@@ -6,7 +6,6 @@ Both are hooked: what `requests` is asked to do, and where the transactions of e
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +24,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import pre_send, status_changed
-from tests.fake_gateway import Wait, accepted, json_answer
+from tests.fake_gateway import accepted, json_answer, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,29 +33,28 @@ PHONE, TEXT = "0901888484", "Xin chào"
 
 @dataclass
 class Watch:
-    calls: list[tuple[float, float]] = field(default_factory=list)
-    transactions: list[tuple[float, float]] = field(default_factory=list)
+    """Calls and transactions of every thread."""
+
+    calls: int = 0
+    on_the_wire: int = 0
+    open: set[object] = field(default_factory=set)
+    """A thing of its own for each transaction that is open now."""
+    overlapping: list[object] = field(default_factory=list)
+    """Those that were open at any time while a call was on the wire."""
     open_in_the_calling_thread: list[str] = field(default_factory=list)
-
-    @property
-    def overlapping(self) -> list[tuple[float, float]]:
-        """Transactions that were open at any time while a call was on the wire."""
-        return [(a, b) for a, b in self.transactions for start, end in self.calls if a < end and start < b]
-
-    @property
-    def around_a_call(self) -> list[tuple[float, float]]:
-        """Transactions that were open all the time from before a call until after it."""
-        return [(a, b) for a, b in self.transactions for start, end in self.calls if a <= start and end <= b]
 
 
 @pytest.fixture
 def watch(monkeypatch) -> Watch:
-    seen, begun = Watch(), threading.local()
+    seen, mine, guard = Watch(), threading.local(), threading.Lock()
     enter, send = Atomic.__enter__, requests.adapters.HTTPAdapter.send
 
     def entering(atomic):
         if not transaction.get_connection(atomic.using).in_atomic_block:
-            begun.at = time.monotonic()
+            mine.transaction = object()
+            with guard:
+                seen.open.add(mine.transaction)
+                seen.overlapping += [mine.transaction] * seen.on_the_wire
         return enter(atomic)
 
     def ending(end):
@@ -64,7 +62,8 @@ def watch(monkeypatch) -> Watch:
             try:
                 return end(connection)
             finally:
-                seen.transactions.append((begun.at, time.monotonic()))
+                with guard:
+                    seen.open.discard(mine.transaction)
 
         return ended
 
@@ -72,11 +71,15 @@ def watch(monkeypatch) -> Watch:
         seen.open_in_the_calling_thread += [
             conn.alias for conn in connections.all(initialized_only=True) if conn.in_atomic_block
         ]
-        start = time.monotonic()
+        with guard:
+            seen.calls += 1
+            seen.on_the_wire += 1
+            seen.overlapping += seen.open
         try:
             return send(adapter, *args, **kwargs)
         finally:
-            seen.calls.append((start, time.monotonic()))
+            with guard:
+                seen.on_the_wire -= 1
 
     monkeypatch.setattr(Atomic, "__enter__", entering)
     # Not `Atomic.__exit__`, which runs what waits for the commit as well.
@@ -89,28 +92,27 @@ def watch(monkeypatch) -> Watch:
 def test_the_hooks_see_what_they_are_to_see(esms, watch):
     with transaction.atomic():
         requests.get(esms.url, timeout=5)
+        assert len(watch.open) == 1
     assert watch.overlapping
-    assert watch.around_a_call
+    assert not watch.open
     assert watch.open_in_the_calling_thread == ["default"]
 
 
 def test_no_transaction_is_open_while_one_message_is_sent(esms, watch):
-    esms.answer_all([Wait(0.2), *accepted()])
     send_viber_message(PHONE, TEXT)
     with transaction.atomic():
         queue_viber_message(PHONE, TEXT)
-    assert len(watch.calls) == 2
-    assert watch.transactions
+    assert watch.calls == 2
     assert watch.overlapping == []
     assert watch.open_in_the_calling_thread == []
 
 
 def test_no_transaction_is_open_while_esms_is_asked(esms, watch):
     message = send_viber_message(PHONE, TEXT)
-    watch.calls.clear()
-    esms.answer([Wait(0.2), *json_answer({"CodeResponse": "100", "SMSID": message.sms_id, "SendStatus": 2})])
+    watch.calls = 0
+    esms.answer(json_answer({"CodeResponse": "100", "SMSID": message.sms_id, "SendStatus": 2}))
     refresh_viber_messages([message])
-    assert len(watch.calls) == 1
+    assert watch.calls == 1
     assert watch.overlapping == []
 
 
@@ -118,7 +120,13 @@ def test_no_transaction_is_open_while_esms_is_asked(esms, watch):
 def test_no_transaction_is_open_around_any_call_of_a_drain(esms, watch, settings, by_name):
     """The next are claimed, and answers recorded, while other calls are on the wire, in transactions of their own."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    esms.answer_all([Wait(0.2), *accepted()])
+
+    def answer_once_they_have_ended(request):
+        open_before = set(watch.open)
+        wait_until(lambda: not open_before & watch.open)
+        return accepted()
+
+    esms.answer_all(answer_once_they_have_ended)
     messages = queue_viber_messages([OutboundViberMessage(phone=PHONE, content=str(n)) for n in range(40)])
     seen_open = []
 
@@ -132,7 +140,6 @@ def test_no_transaction_is_open_around_any_call_of_a_drain(esms, watch, settings
     finally:
         pre_send.disconnect(look)
         status_changed.disconnect(look)
-    assert summary.sent == len(watch.calls) == 40
-    assert watch.around_a_call == []
+    assert summary.sent == watch.calls == 40
     assert watch.open_in_the_calling_thread == []
     assert set(seen_open) == {False}

@@ -392,9 +392,11 @@ def test_a_message_taken_over_while_it_waits_for_its_turn_is_not_called_for(esms
         sending = OutboundViberMessage.objects.sending()
         others = sending.exclude(request_id=request["RequestId"])
         others.update(claim_id="another", lease_until=timezone.now() + dt.timedelta(hours=1))
-        before = sending.get(request_id=request["RequestId"]).lease_until
-        clock_of_leases.advance(seconds=claims.LEASE.total_seconds() / 2)
-        wait_until(lambda: sending.get(request_id=request["RequestId"]).lease_until > before)
+        # Twice, because the sender knows what was lost once it has gone on to the second.
+        for _ in range(2):
+            before = sending.get(request_id=request["RequestId"]).lease_until
+            clock_of_leases.advance(seconds=claims.LEASE.total_seconds() / 2)
+            wait_until(lambda before=before: sending.get(request_id=request["RequestId"]).lease_until > before)
         connection.close()
         return accepted()
 

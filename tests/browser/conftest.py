@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.clock import python_path
+from tests.fake_gateway import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).parents[2]
@@ -135,15 +136,11 @@ def told(page: Any) -> str:
     return page.locator(".messagelist:not(.viber-notices)").inner_text()
 
 
-FIRST_ROW_SAYS = """async ([address, status]) => {
-  const page = await (await fetch(address)).text();
-  const row = new DOMParser().parseFromString(page, "text/html").querySelector("#result_list tbody tr");
-  return row.textContent.toLowerCase().includes(status);
-}"""
-
-
 def wait_for_status(page: Any, status: str) -> None:
-    """Look at the list until its first row says so, and open it."""
-    page.goto(LIST)
-    page.wait_for_function(FIRST_ROW_SAYS, arg=[LIST, status], polling=250)
-    page.goto(LIST)
+    """Look at the list until its first row says so, and stay there."""
+
+    def is_reached() -> bool:
+        page.goto(LIST)
+        return status in page.locator("#result_list tbody tr").first.inner_text().lower()
+
+    wait_until(is_reached)
