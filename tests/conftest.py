@@ -31,14 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of a file run in one process, because some share a broker; and the browser's, which share a demo."""
-    from xdist.scheduler import LoadScopeScheduling
+    """Tests of a file run in one process, because they may share a broker, or a demo."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "tests/browser" if nodeid.startswith("tests/browser/") else nodeid.partition("::")[0]
-
-    return ByFile(config, log)
+    return LoadFileScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,22 +93,34 @@ def faults() -> Iterator[list[str]]:
     assert found == []
 
 
+@pytest.fixture(scope="session")
+def cookies(chromium: Any, demo: str) -> Callable[[str], Any]:
+    """What the browser of somebody who has logged in keeps."""
+
+    @cache
+    def cookies(name: str) -> Any:
+        with chromium.new_context(base_url=demo) as context:
+            log_in(context.new_page(), name)
+            return context.storage_state()
+
+    return cookies
+
+
 @pytest.fixture
-def visit(chromium: Any, demo: str, faults: list[str]) -> Iterator[Callable[..., Any]]:
+def visit(chromium: Any, demo: str, cookies: Callable[[str], Any], faults: list[str]) -> Iterator[Callable[..., Any]]:
     """Pages of people with a browser of their own: `visit("admin", locale="vi-VN", color_scheme="dark")`."""
     contexts = []
 
-    def visit(login: str = "", **options: Any) -> Any:
-        context = chromium.new_context(**{"locale": "en-GB", "base_url": demo} | options)
+    def visit(name: str, **options: Any) -> Any:
+        context = chromium.new_context(
+            **{"locale": "en-GB", "base_url": demo, "storage_state": cookies(name)} | options
+        )
         contexts.append(context)
         context.set_default_timeout(60_000)
         context.on("console", lambda message: _note_error(message, faults))
         context.on("weberror", lambda error: faults.append(str(error.error)))
         context.on("request", lambda request: faults.append(request.url) if _is_foreign(request.url, demo) else None)
-        page = context.new_page()
-        if login:
-            log_in(page, login)
-        return page
+        return context.new_page()
 
     yield visit
     for context in contexts:

@@ -230,6 +230,7 @@ def test_resending_asks_first_and_sends_a_new_message(visit: Any) -> None:
 
 def test_staff_without_the_permission_see_and_cannot_send(visit: Any) -> None:
     page = visit("staff")
+    page.goto(LIST)
     page.locator("#result_list tbody tr").first.wait_for()
     assert page.locator("select[name=action] option[value=send_selected]").count() == 0
     assert page.get_by_role("link", name="Send to many").count() == 0

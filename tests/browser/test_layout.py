@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import LIST
-from tests.browser.test_accessibility import PAGES
+from tests.browser.test_accessibility import by_name
 
 ADD = f"{LIST}add/"
 
@@ -46,11 +46,12 @@ def _visit(visit: Any, width: int) -> Any:
 
 
 @sizes
-@pytest.mark.parametrize("open_page", PAGES, ids=lambda page: page.__name__.strip("_"))
-def test_nothing_lies_on_another(visit: Any, open_page: Any, width: int) -> None:
+@by_name
+def test_nothing_hangs_over_or_lies_on_another(visit: Any, open_page: Any, width: int) -> None:
     page = _visit(visit, width)
     open_page(page)
     page.wait_for_load_state()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert page.evaluate(COVERED) == []
 
 
