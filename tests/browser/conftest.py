@@ -72,8 +72,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """Not for longer than a file: while it is there, an event loop runs, in which Django refuses to use a database."""
     engine = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
@@ -93,7 +94,7 @@ def faults() -> Iterator[list[str]]:
     assert found == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cookies(chromium: Any, demo: str) -> Callable[[str], Any]:
     """What the browser of somebody who has logged in keeps."""
 
