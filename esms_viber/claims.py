@@ -64,8 +64,8 @@ def _claim(limit: int, pks: Sequence[int] | None, repeats_first: bool) -> Claime
     expired = [message for message in due if message.status == Status.QUEUED and _is_past(message.expires_at, now)]
     over = [message for message in due if message.uncertain_since and not _may_repeat(message, now)]
     settled = expired + over
-    left_out = {message.pk for message in settled}
-    ready = [message for message in due if message.pk not in left_out]
+    left_out = {message.id for message in settled}
+    ready = [message for message in due if message.id not in left_out]
     lifecycle.move_all(Move(message, Status.FAILED, lifecycle.end_columns(EXPIRED)) for message in expired)
     lifecycle.note_all(expired, EXPIRED)
     lifecycle.stop_repeating(over)
@@ -120,12 +120,12 @@ def renew(messages: Iterable[OutboundViberMessage]) -> None:
 
     ours = in_transaction(write)
     for message in messages:
-        message.lease_until = until if message.pk in ours else None
+        message.lease_until = until if message.id in ours else None
 
 
 def lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
     """Lock the rows of these that are still ours, in the order in which everybody does; their primary keys."""
-    claims = {message.pk: message.claim_id for message in messages}
+    claims = {message.id: message.claim_id for message in messages}
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=claims, status=Status.SENDING)
     locked = lock(rows.order_by("pk")).values_list("pk", "claim_id")
     return {pk for pk, claim_id in locked if claim_id == claims[pk]}
@@ -151,7 +151,7 @@ def _take_over() -> list[OutboundViberMessage]:
     most = get_settings().MAX_ATTEMPTS
     moves = []
     for message in messages:
-        exhausted = message.uncertain_since and unanswered[message.pk] + 1 >= most
+        exhausted = message.uncertain_since and unanswered[message.id] + 1 >= most
         when = None if exhausted else now
         moves.append(replace(lifecycle.put_back(message, when=when), event=_note_of_take_over(message)))
     lifecycle.move_all(moves)

@@ -99,8 +99,11 @@ def _naming_what_cannot_be_seen(messages: Iterable[OutboundViberMessage]) -> Ite
 def _as_new(message: OutboundViberMessage) -> None:
     """Reset what the insert of a try before, which was rolled back, has left, in each table that the message has."""
     message._state.adding = True
+    message.id = None
     for model in (type(message), *message._meta.get_parent_list()):
-        setattr(message, model._meta.pk.attname, None)
+        # A key of a child's own stays: the site may have given it.
+        for link in filter(None, model._meta.parents.values()):
+            setattr(message, link.attname, None)
 
 
 def _request(message: OutboundViberMessage, user: Any) -> ViberMessageEvent:
@@ -111,7 +114,7 @@ def _request(message: OutboundViberMessage, user: Any) -> ViberMessageEvent:
 
 def _reuse(first: OutboundViberMessage, again: OutboundViberMessage) -> OutboundViberMessage:
     if (first.phone, first.content) != (again.phone, again.content):
-        logger.warning("the dedupe key of message %s was given again for another phone or text", first.pk)
+        logger.warning("the dedupe key of message %s was given again for another phone or text", first.id)
         lifecycle.note(first, _KEY_GIVEN_AGAIN)
     return first
 

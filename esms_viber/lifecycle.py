@@ -63,7 +63,7 @@ def move(
     """
     old = Status(message.status)
     _refuse_unless_allowed(old, to)
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=old)
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.id, status=old)
     if claim is not None:
         rows = rows.filter(claim_id=claim)
     if under is not None:
@@ -102,7 +102,7 @@ def move_all(moves: Iterable[Move]) -> None:
     changes = []
     for was, move_ in zip(old, moves, strict=True):
         _refuse_unless_allowed(was, move_.to)
-        found: dict[str, Any] = {"pk": move_.message.pk, "status": was}
+        found: dict[str, Any] = {"pk": move_.message.id, "status": was}
         if was == Status.SENDING:
             found["claim_id"] = move_.message.claim_id
             move_.columns |= {"claim_id": "", "lease_until": None}
@@ -230,7 +230,7 @@ def end_columns(reason: str) -> dict[str, Any]:
 
 def stop_repeating(messages: Sequence[OutboundViberMessage]) -> None:
     """`unknown` messages stay so until a report comes; nothing repeats them any more. Rows are locked."""
-    changes = [({"pk": message.pk, "status": Status.UNKNOWN}, {"next_attempt_at": None}) for message in messages]
+    changes = [({"pk": message.id, "status": Status.UNKNOWN}, {"next_attempt_at": None}) for message in messages]
     update_each(OutboundViberMessage, changes, using=write_alias())
     for message in messages:
         message.next_attempt_at = None

@@ -169,7 +169,7 @@ def _store(mailing: Mailing, messages: list[OutboundViberMessage], user: Abstrac
         message.dedupe_key = mailing.dedupe_key(message.phone)
         lifecycle.enter(message, Status.QUEUED)
     stored = intake.insert_all(messages, user=user)
-    new = [row.pk for row, message in zip(stored, messages, strict=True) if row is message]
+    new = [row.id for row, message in zip(stored, messages, strict=True) if row is message]
     dispatch_on_commit(new, write_alias(), hold_inline=True)
     return len(new)
 

@@ -108,7 +108,7 @@ def _mounted_nowhere() -> Iterator[None]:
 def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
     """What goes on the wire now: the sandbox of the row or of the settings, whichever is on."""
     conf = get_settings()
-    url = callback_url(message.pk, message.request_id, conf)
+    url = callback_url(message.id, message.request_id, conf)
     return _outgoing(message, message.request_id, url, conf)
 
 

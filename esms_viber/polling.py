@@ -120,7 +120,7 @@ def _plan_next(limit: int) -> list[Query]:
     changes = []
     for message in messages:
         message.next_query_at = next_query_at(message.sent_at or now, now)
-        changes.append(({"pk": message.pk, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
+        changes.append(({"pk": message.id, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
     update_each(OutboundViberMessage, changes, using=write_alias())
     return [Query(message) for message in messages]
 
@@ -131,7 +131,7 @@ def _had_no_answer(query: Query) -> bool:
 
 def _put_back(queries: Iterable[Query], when: dt.datetime) -> None:
     """Those that were asked about in vain, or not at all, have not had their turn."""
-    pks = [query.message.pk for query in queries]
+    pks = [query.message.id for query in queries]
     rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks, status=Status.SENT)
     rows.update(next_query_at=when)
 
@@ -160,27 +160,27 @@ def _record(queries: Sequence[Query], user: Any) -> None:
         return
     rows = in_transaction(lambda: _write(queries, user))
     for query in queries:
-        if query.message.pk in rows:
-            query.message = rows[query.message.pk]
+        if query.message.id in rows:
+            query.message = rows[query.message.id]
             _log(query.message, query.result)
         else:
-            logger.warning("message %s was deleted while eSMS was asked about it", query.message.pk)
+            logger.warning("message %s was deleted while eSMS was asked about it", query.message.id)
             query.result = None
 
 
 def _log(message: OutboundViberMessage, result: StatusResult | None) -> None:
     if result is not None:
         phone = mask_phone(message.phone)
-        logger.info("asked about message %s to %s: %s (%s)", message.pk, phone, message.status, in_log(result))
+        logger.info("asked about message %s to %s: %s (%s)", message.id, phone, message.status, in_log(result))
 
 
 def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[query.message.pk for query in queries])
-    found = {row.pk: row for row in lock(rows.order_by("pk"))}
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[query.message.id for query in queries])
+    found = {row.id: row for row in lock(rows.order_by("pk"))}
     polls = [
-        (found[query.message.pk], query.result, _event(found[query.message.pk], query.result, user))
+        (found[query.message.id], query.result, _event(found[query.message.id], query.result, user))
         for query in queries
-        if query.message.pk in found and query.result is not None
+        if query.message.id in found and query.result is not None
     ]
     for message, result, event in polls:
         if result.reach is Reach.ANSWERED and result.code == "100":
@@ -205,14 +205,14 @@ def _apply(message: OutboundViberMessage, result: StatusResult, event: ViberMess
     try:
         report = parse_report(result.values)
     except MalformedReport as error:
-        logger.warning("status answer for message %s makes no sense: %s", message.pk, error)
+        logger.warning("status answer for message %s makes no sense: %s", message.id, error)
         return False
     if report.left_out:
         logger.warning(
-            "status answer for message %s: cannot be read, and left out: %s", message.pk, ", ".join(report.left_out)
+            "status answer for message %s: cannot be read, and left out: %s", message.id, ", ".join(report.left_out)
         )
         event.text = put_together(*report.notes, event.text)[:500]
     if report.names_another_sms_id(message.sms_id):
-        logger.warning("status answer for message %s speaks of another SMSID", message.pk)
+        logger.warning("status answer for message %s speaks of another SMSID", message.id)
         return False
     return apply_report(message, report, event)

@@ -40,7 +40,7 @@ def is_allowed(attempt: Attempt) -> bool:
         reason = str(veto) or _VETOED
         _end_claim(Move(message, Status.CANCELLED, lifecycle.end_columns(reason)), reason)
     except Exception as error:  # noqa: BLE001 - the site's own code
-        log_failure(error, "a pre_send receiver failed; message %s waits", message.pk)
+        log_failure(error, "a pre_send receiver failed; message %s waits", message.id)
         reason = put_together(_NOT_CHECKED, type(error).__name__)
         when = timezone.now() + wait_before(5)
         _end_claim(lifecycle.put_back(message, when=when, error_message=reason), reason)
@@ -72,7 +72,7 @@ def begin(attempts: list[Attempt]) -> list[Attempt]:
     def write() -> set[int]:
         ours = claims.lock_claimed(attempt.message for attempt in attempts)
         for sandbox in (True, False):
-            pks = [a.message.pk for a in attempts if a.message.pk in ours and a.outgoing.sandbox is sandbox]
+            pks = [a.message.id for a in attempts if a.message.id in ours and a.outgoing.sandbox is sandbox]
             OutboundViberMessage.objects.using(write_alias()).filter(pk__in=pks).update(
                 attempts=F("attempts") + 1,
                 sandbox=sandbox,
@@ -83,7 +83,7 @@ def begin(attempts: list[Attempt]) -> list[Attempt]:
         return ours
 
     ours = in_transaction(write) if attempts else set()
-    begun = [attempt for attempt in attempts if attempt.message.pk in ours]
+    begun = [attempt for attempt in attempts if attempt.message.id in ours]
     for attempt in begun:
         message = attempt.message
         message.attempts += 1

@@ -21,6 +21,19 @@ def _app_is_there() -> bool:
     return django_apps is not None and django_apps.apps.ready and django_apps.apps.is_installed("esms_viber")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Without pytest-django nothing shows that this is a test, and fixtures of the session would send for real."""
+    if not _app_is_there() or request.config.pluginmanager.has_plugin("django"):
+        yield
+        return
+    from django.core import mail
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mail, "outbox", [], raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _viber_outbox_is_empty() -> Iterator[None]:
     if not _app_is_there():
@@ -32,7 +45,7 @@ def _viber_outbox_is_empty() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         if not hasattr(mail, "outbox"):
-            # Without pytest-django nothing shows that this is a test, and the message would be sent for real.
+            # Django was set up after the session began.
             patch.setattr(mail, "outbox", [], raising=False)
         # pytest-django clears Django's outbox and keeps the list, by which ours would know another test.
         reset()

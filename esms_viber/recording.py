@@ -53,11 +53,11 @@ def record_attempts(attempts: Sequence[Attempt]) -> None:
 
 
 def _record(attempts: list[Attempt]) -> list[Attempt]:
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.pk for a in attempts])
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk__in=[a.message.id for a in attempts])
     there = {pk: claim for pk, *claim in lock(rows.order_by("pk")).values_list("pk", "status", "claim_id")}
     ours, lost = [], []
     for attempt in attempts:
-        pk, claim_id = attempt.message.pk, attempt.message.claim_id
+        pk, claim_id = attempt.message.id, attempt.message.claim_id
         if pk not in there:
             # What was deleted has no history to write to.
             logger.warning("message %s was deleted while it was being sent", pk)
@@ -133,7 +133,7 @@ def _next_query(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime
 def _next_repeat(message: OutboundViberMessage, decision: Decision, unanswered: Counter[int]) -> dt.datetime | None:
     if message.uncertain_since is None or not decision.repeat:
         return None
-    if decision.counts and unanswered[message.pk] + 1 >= get_settings().MAX_ATTEMPTS:
+    if decision.counts and unanswered[message.id] + 1 >= get_settings().MAX_ATTEMPTS:
         return None
     when = timezone.now() + wait_before(message.attempts)
     return when if may_repeat_at(message.uncertain_since, when) else None
@@ -143,10 +143,10 @@ def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
     """By primary key: calls under the current RequestId that left, so far as is known, and had no answer."""
     if not messages:
         return Counter()
-    events = ViberMessageEvent.objects.using(write_alias()).filter(message__in=[message.pk for message in messages])
+    events = ViberMessageEvent.objects.using(write_alias()).filter(message__in=[message.id for message in messages])
     events = events.filter(data__reach__in=[Reach.NO_ANSWER.value, ABANDONED])
     counts = events.order_by().values_list("message", "request_id").annotate(Count("pk"))
-    current = {message.pk: message.request_id for message in messages}
+    current = {message.id: message.request_id for message in messages}
     return Counter({pk: count for pk, request_id, count in counts if current[pk] == request_id})
 
 
@@ -169,7 +169,7 @@ def _record_late(message: OutboundViberMessage, result: SendResult, first: bool)
     """The row is no longer ours: a report, or a sender that took it over, came first."""
     event = _event(message, result)
     decision = decide(result, first=first)
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, request_id=message.request_id)
+    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.id, request_id=message.request_id)
     rows.update(
         sms_id=Case(When(sms_id="", then=Value(result.sms_id)), default="sms_id"),
         code_result=Case(When(code_result="", then=Value(result.code)), default="code_result"),
@@ -195,7 +195,7 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
     logger.log(
         logging.ERROR if verdict is Verdict.ACCOUNT else level,
         "message %s to %s: %s (%s)",
-        message.pk,
+        message.id,
         mask_phone(message.phone),
         message.status,
         in_log(result),
@@ -204,7 +204,7 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
         tell_undecided(message)
     elif verdict is Verdict.DUPLICATE and message.status == Status.SENT and not message.sms_id:
         logger.warning(
-            "message %s: eSMS took an earlier call, and gave no SMSID; only a report can tell more", message.pk
+            "message %s: eSMS took an earlier call, and gave no SMSID; only a report can tell more", message.id
         )
 
 
@@ -216,7 +216,7 @@ def in_log(result: SendResult | StatusResult) -> str:
 
 
 def tell_undecided(message: OutboundViberMessage) -> None:
-    logger.error("message %s may have been sent, or not; nothing repeats it, somebody has to decide", message.pk)
+    logger.error("message %s may have been sent, or not; nothing repeats it, somebody has to decide", message.id)
 
 
 class MovedOn(Exception):
@@ -246,7 +246,7 @@ def apply_report(
             for name, value in columns.items()
             if value != getattr(message, name) and not (again and getattr(message, name) not in {None, ""})
         }
-        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk, status=to)
+        rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.id, status=to)
         if new and not rows.filter(request_id=message.request_id).update(**new):
             raise MovedOn
         return False

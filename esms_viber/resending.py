@@ -39,7 +39,7 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
             plan.skipped.append((message, reason))
         elif reason := _what_is_wrong(message):
             plan.skipped.append((message, reason))
-            plan.invalid.add(message.pk)
+            plan.invalid.add(message.id)
         elif message.is_editable:
             plan.first.append(message)
         else:
@@ -48,7 +48,7 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
 
 
 def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
-    pks = [message.pk for message in messages]
+    pks = [message.id for message in messages]
     resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of__in=pks).exclude(status__in=FINAL)
     # Of a sandbox message no report need ever come.
     resends = resends.exclude(status=Status.SENT, sandbox=True)
@@ -70,7 +70,7 @@ def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> s
         return _("It is in the queue already.")
     if message.status == Status.SENDING:
         return _("It is being sent.")
-    if message.pk in being_resent:
+    if message.id in being_resent:
         return _("It has been sent again, and that message is not final yet.")
     return ""
 

@@ -139,7 +139,7 @@ def queue_viber_message(
     def write() -> OutboundViberMessage:
         stored = intake.insert_or_first(message, user=user)
         if stored is message:
-            dispatch_on_commit([message.pk], write_alias())
+            dispatch_on_commit([message.id], write_alias())
         return stored
 
     return in_transaction(write, repeatable=False)
@@ -160,7 +160,7 @@ def queue_viber_messages(
 
     def write() -> list[OutboundViberMessage]:
         stored = intake.insert_all(messages, user=user)
-        new = [row.pk for row, given in zip(stored, messages, strict=True) if row is given]
+        new = [row.id for row, given in zip(stored, messages, strict=True) if row is given]
         dispatch_on_commit(new, write_alias())
         return stored
 
@@ -176,7 +176,7 @@ def queue_stored_message(message: OutboundViberMessage, *, user: AbstractBaseUse
     with transaction.atomic(using=alias):
         if queued := lifecycle.queue(message):
             lifecycle.note(message, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
-            dispatch_on_commit([message.pk], alias)
+            dispatch_on_commit([message.id], alias)
     return queued
 
 
@@ -197,20 +197,20 @@ def _resend(pks: list[int], user: AbstractBaseUser | None) -> list[OutboundViber
     with translation.override(None):  # the reasons are for the log, which is in English whoever resends
         plan = plan_resend(_locked(pks))
     for message, reason in plan.skipped:
-        told = "it cannot be sent as it stands." if message.pk in plan.invalid else reason
-        logger.info("message %s is not sent again: %s", message.pk, told)
+        told = "it cannot be sent as it stands." if message.id in plan.invalid else reason
+        logger.info("message %s is not sent again: %s", message.id, told)
     lifecycle.queue_all(plan.first)
     lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
     lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
     copies = [_copy_for_resend(message) for message in plan.again]
     intake.insert_all(copies, user=user)
-    dispatch_on_commit([message.pk for message in plan.first + copies], write_alias())
+    dispatch_on_commit([message.id for message in plan.first + copies], write_alias())
     return plan.first + copies
 
 
 def _pks(messages: Iterable[OutboundViberMessage]) -> list[int]:
     """In the order in which everybody locks. To be read before the transaction begins, which must begin with a lock."""
-    return sorted({message.pk for message in messages})
+    return sorted({message.id for message in messages})
 
 
 def _locked(pks: list[int]) -> list[OutboundViberMessage]:
@@ -250,7 +250,7 @@ def cancel_viber_messages(
         lifecycle.note_all(waiting, _CANCELLED, user=user)
         lifecycle.stop_repeating(repeating)
         lifecycle.note_all(repeating, _REPEATING_STOPPED, user=user)
-        return sorted(waiting + repeating, key=lambda row: row.pk)
+        return sorted(waiting + repeating, key=lambda row: row.id)
 
     return in_transaction(write)
 
@@ -267,7 +267,7 @@ def settle_viber_messages(
     def write() -> list[OutboundViberMessage]:
         locked = _locked(pks)
         waiting = needing_decision(pks)
-        rows = [row for row in locked if row.pk in waiting]
+        rows = [row for row in locked if row.id in waiting]
         lifecycle.note_all(rows, _LOOKED_UP, user=user, data={"looked_up": True})
         return rows
 

@@ -10,7 +10,7 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, Q, When
+from django.db.models import Case, Q, Value, When
 from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -404,6 +404,8 @@ def test_a_phone_is_found_in_any_spelling(phone) -> None:
         rows.filter(Q(phone=phone) & ~Q(phone="0912345678")),
         rows.exclude(~Q(phone=phone)),
         rows.exclude(phone__in=["0912 345 678"]),
+        rows.filter(phone__in=[Value("+84977000111"), phone]),
+        rows.filter(phone__in=(spelling for spelling in [phone])),
         rows.annotate(is_mine=Case(When(phone=phone, then=True), default=False)).filter(is_mine=True),
         rows.filter(phone__in=rows.filter(phone=phone).values("phone")),
         rows.filter(events__in=ViberMessageEvent.objects.filter(message__phone=phone)),

@@ -23,7 +23,7 @@ from esms_viber.services import (
     resend_viber_messages,
     settle_viber_messages,
 )
-from tests.subclasses.models import Birthday, LastReminder, Reminder
+from tests.subclasses.models import Birthday, LastReminder, Reminder, Ticket, Voucher
 
 pytestmark = pytest.mark.django_db
 
@@ -289,3 +289,43 @@ def test_a_save_tells_the_sites_receivers_as_every_save_does(model: Any) -> None
     finally:
         post_save.disconnect(receiver, sender=model)
     assert seen == [(model, True), (model, False), (model, False)]
+
+
+# -- a primary key of its own ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_others() -> list[OutboundViberMessage]:
+    """Messages whose ids are the next keys of a child's own, and which nobody is to touch."""
+    return [OutboundViberMessage.objects.create(phone="0912345678", content=f"{number}") for number in range(4)]
+
+
+@pytest.mark.parametrize("own", [{}, {"model": Voucher, "code": "TET-2027"}], ids=["number", "text"])
+def test_a_key_of_its_own_is_never_taken_for_that_of_a_message(own: dict[str, Any], of_others: list[Any]) -> None:
+    own = {"model": Ticket, **own}
+    model = own.pop("model")
+    draft = model.objects.create(**MESSAGE, **own)
+    assert draft.pk != draft.id
+    [queued] = resend_viber_messages([draft])
+    assert (queued.id, queued.status) == (draft.id, Status.QUEUED)
+    assert [row.id for row in cancel_viber_messages([draft])] == [draft.id]
+    draft.refresh_from_db()
+    assert draft.status == Status.CANCELLED
+    assert {row.status for row in OutboundViberMessage.objects.filter(id__in=[m.id for m in of_others])} == {"draft"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_of_its_own_is_kept_and_its_message_sent(of_others: list[Any]) -> None:
+    given: list[Any] = [Voucher(**MESSAGE, code="TET-2027"), Ticket(**MESSAGE)]
+    for message in queue_viber_messages(given):
+        assert stored(message).status == Status.SENT
+    assert given[0].pk == "TET-2027"
+    assert [sent.phone for sent in testing.outbox] == ["+84901888484"] * 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_draft_with_a_key_of_its_own_is_sent_on_save(settings: Any, of_others: list[Any]) -> None:
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "SEND_ON_SAVE": True}
+    for draft in (Ticket.objects.create(**MESSAGE), Voucher.objects.create(**MESSAGE, code="A")):
+        assert stored(draft).status == Status.SENT
+    assert len(testing.outbox) == 2

@@ -510,7 +510,19 @@ def test_under_pytest_only_what_is_asked_for_leaves(site):
 
 
 def test_under_pytest_without_pytest_django(site, tmp_path):
-    (tmp_path / "conftest.py").write_text("import manage, django\ndjango.setup()\n")
+    """Nothing leaves from a fixture of the session either."""
+    (tmp_path / "conftest.py").write_text(
+        "import manage, django, pytest\n"
+        "django.setup()\n"
+        "from esms_viber.gateways import get_gateway\n"
+        "from esms_viber.gateways.base import OutgoingMessage\n"
+        "@pytest.fixture(scope='session', autouse=True)\n"
+        "def sends():\n"
+        "    message = OutgoingMessage(phone='+84909000005', request_id='r', brandname='b', content='c')\n"
+        "    get_gateway().send(message)\n"
+        "    yield\n"
+        "    get_gateway().send(message)\n"
+    )
     output = site.run("-m", "pytest", "-q", "-p", "no:django", "shop/test_pytest.py")
     assert "7 passed" in output
     assert site.phones_sent_to == []

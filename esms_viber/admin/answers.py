@@ -43,7 +43,7 @@ def all_rows(pks: list[int]) -> Iterable[OutboundViberMessage]:
 
 def tell(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], told: Iterable[reporting.Notice]) -> None:
     if len(pks) == 1 and (message := rows_of(pks).first()) and model_admin.has_view_permission(request):
-        told = reporting.about(message, model_admin.page_url(message.pk), told)
+        told = reporting.about(message, model_admin.page_url(message.id), told)
     for level, text in told:
         model_admin.message_user(request, text, level)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -38,6 +39,18 @@ def waiting_its_turn(request: HttpRequest) -> Iterator[None]:
 class MessageAdminBase(ModelAdmin):
     formfield_overrides = {models.DateTimeField: times.OVERRIDES}
 
+    def __init__(self, model: type[OutboundViberMessage], admin_site: admin.AdminSite) -> None:
+        """Raise `ImproperlyConfigured` for a child with a key of its own: the pages know messages by their id."""
+        super().__init__(model, admin_site)
+        key: Any = model._meta.pk
+        while key.remote_field and key.remote_field.parent_link:
+            key = key.target_field
+        if key.model._meta.concrete_model is not OutboundViberMessage:
+            raise ImproperlyConfigured(
+                f"{model.__name__} has a primary key of its own, so this admin cannot show it. Register "
+                "OutboundViberMessage, or a proxy of it."
+            )
+
     def has_send_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("esms_viber.send_outboundvibermessage")
 
@@ -50,14 +63,17 @@ class MessageAdminBase(ModelAdmin):
         return deletable, counts, lacking, [*protected, *_on_their_way(objs)]
 
     def delete_model(self, request: HttpRequest, obj: OutboundViberMessage) -> None:
-        in_transaction(lambda: _delete([obj.pk]))
+        in_transaction(lambda: _delete([obj.id]))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]) -> None:
-        pks = sorted(queryset.using(write_alias()).order_by().values_list("pk", flat=True))
+        pks = sorted(queryset.using(write_alias()).order_by().values_list("id", flat=True))
         in_transaction(lambda: _delete(pks))
 
     def page_url(self, pk: int) -> str:
-        return reverse("admin:esms_viber_outboundvibermessage_change", args=[pk], current_app=self.admin_site.name)
+        is_registered = self.admin_site.is_registered(OutboundViberMessage)
+        opts = OutboundViberMessage._meta if is_registered else self.opts
+        name = f"admin:{opts.app_label}_{opts.model_name}_change"
+        return reverse(name, args=[pk], current_app=self.admin_site.name)
 
 
 def _on_their_way(messages: Iterable[OutboundViberMessage]) -> list[str]:

@@ -150,7 +150,7 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
 
 
 def _is_looked_up(message: OutboundViberMessage) -> bool:
-    return OutboundViberMessage.objects.using(write_alias()).filter(pk=message.pk).looked_up().exists()
+    return OutboundViberMessage.objects.using(write_alias()).filter(pk=message.id).looked_up().exists()
 
 
 def _had_its_time(message: OutboundViberMessage) -> bool:
@@ -165,5 +165,5 @@ def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None,
         related = message.related_object
         return related, title if related is None else str(related)
     except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
-        log_failure(error, "the object that message %s belongs to could not be read", message.pk)
+        log_failure(error, "the object that message %s belongs to could not be read", message.id)
         return None, title

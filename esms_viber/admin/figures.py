@@ -62,7 +62,7 @@ def _counted(model_admin: MessageAdminBase, request: HttpRequest) -> MessageQuer
     messages = OutboundViberMessage.objects.all()
     if type(model_admin).get_queryset is not ModelAdmin.get_queryset:
         # By their keys: what it joins would count each message several times.
-        messages = messages.filter(pk__in=model_admin.get_queryset(request).order_by().values("pk"))
+        messages = messages.filter(pk__in=model_admin.get_queryset(request).order_by().values("id"))
     return counted(messages)
 
 

@@ -28,7 +28,7 @@ class History:
 
 
 def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> History:
-    events = ViberMessageEvent.objects.using(write_alias()).filter(message=message.pk).prefetch_related("user")
+    events = ViberMessageEvent.objects.using(write_alias()).filter(message=message.id).prefetch_related("user")
     latest = list(events.order_by("-pk")[: MOST_SHOWN + 1])
     is_cut = len(latest) > MOST_SHOWN
     told = _tell_all(latest[MOST_SHOWN - 1 :: -1], message, is_cut)
@@ -38,7 +38,7 @@ def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> His
 
 
 def resends_of(message: OutboundViberMessage) -> list[OutboundViberMessage]:
-    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of=message.pk).order_by("pk")
+    resends = OutboundViberMessage.objects.using(write_alias()).filter(resend_of=message.id).order_by("pk")
     return list(resends[:_RESENDS_SHOWN])
 
 

@@ -117,7 +117,7 @@ class MessagePage(MessageFields):
 
     def _say_that_it_is_a_draft(self, request: HttpRequest, message: OutboundViberMessage) -> None:
         told = [(notices.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
-        tell(self, request, [message.pk], told)
+        tell(self, request, [message.id], told)
 
     # -- checking while it is written ----------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class MessagePage(MessageFields):
 
     def _answer_second_post(self, request: HttpRequest, first: OutboundViberMessage) -> HttpResponse:
         told = [(notices.INFO, _("The form arrived twice; the message was stored once."))]
-        report(self, request, [first.pk], told)
+        report(self, request, [first.id], told)
         return self.response_post_save_add(request, first)
 
     # -- showing -------------------------------------------------------------------------------------------------------
@@ -170,6 +170,7 @@ class MessagePage(MessageFields):
             "own_brand": own_brand(),
             "show_save_and_add_another": False,
             "show_send": self.has_send_permission(request),
+            "viber_form_apart": self._form_apart(request, obj),
             "save_label": _("Save as draft") if obj is None or obj.status == Status.DRAFT else _("Save"),
             "form_id_name": FORM_ID,
             "form_id": uuid.uuid4().hex,
@@ -183,6 +184,11 @@ class MessagePage(MessageFields):
             context["viber_history_most"] = MOST_SHOWN
         response = super().render_change_form(request, context, add, change, form_url, obj)
         return framed(response, "message_frame")
+
+    def _form_apart(self, request: HttpRequest, message: OutboundViberMessage | None) -> str:
+        """The form's id in the page, where the site has registered a proxy or child and a draft of it can be saved."""
+        may_save = self.has_add_permission(request) if message is None else self.has_change_permission(request, message)
+        return f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
         """What may be done with the message as it is now, beside editing it."""
@@ -218,7 +224,7 @@ def _cancel_label(message: OutboundViberMessage) -> str:
 
 
 def _needs_decision(message: OutboundViberMessage) -> bool:
-    return message.status in {Status.UNKNOWN, Status.SENT} and bool(needing_decision([message.pk]))
+    return message.status in {Status.UNKNOWN, Status.SENT} and bool(needing_decision([message.id]))
 
 
 def _saved(request: HttpRequest) -> OutboundViberMessage | None:

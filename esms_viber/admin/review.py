@@ -75,7 +75,7 @@ class Review:
         for message in plan.first:
             self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
         for message in plan.again:
-            family = families[message.pk]
+            family = families[message.id]
             remark = _what_became_of_others(message, family)
             if _has_arrived(family):
                 self.arrived.add(message, remark)
@@ -86,7 +86,7 @@ class Review:
                 self.again.add(message, remark)
         for message, why in plan.skipped:
             self.skipped.add(message, why)
-        self.sendable += [message.pk for message in plan.first + plan.again]
+        self.sendable += [message.id for message in plan.first + plan.again]
         self.charged.update(_charged(plan.first + plan.again))
 
 
@@ -98,7 +98,7 @@ def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
     """Those that were delivered, by themselves or as another of the messages that one was sent again as."""
     messages = list(messages)
     families = _families(messages)
-    return {message.pk for message in messages if _has_arrived(families[message.pk])}
+    return {message.id for message in messages if _has_arrived(families[message.id])}
 
 
 def _has_arrived(family: list[OutboundViberMessage]) -> bool:
@@ -107,7 +107,7 @@ def _has_arrived(family: list[OutboundViberMessage]) -> bool:
 
 def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[OutboundViberMessage]]:
     """By primary key: the message with what it was sent again from and as, in as many steps as there are."""
-    known = {message.pk: message for message in messages}
+    known = {message.id: message for message in messages}
     rows = OutboundViberMessage.objects.using(write_alias())
     latest = set(known)
     while wanted := {pk for made in latest if (pk := known[made].resend_of_id) and pk not in known}:
@@ -128,17 +128,17 @@ def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[Outbou
 def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessage]) -> int:
     while parent := known.get(message.resend_of_id or 0):
         message = parent
-    return message.pk
+    return message.id
 
 
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
     """Of the one that arrived or, where none did, of the latest resend."""
-    others = [member for member in family if member.pk != message.pk]
-    told = [other for other in others if other.status == Status.DELIVERED or other.pk > message.pk]
+    others = [member for member in family if member.pk != message.id]
+    told = [other for other in others if other.status == Status.DELIVERED or other.pk > message.id]
     if not told:
         return ""
     other = max(told, key=lambda member: (member.status == Status.DELIVERED, member.pk))
-    if other.pk < message.pk:
+    if other.pk < message.id:
         sentence = _("It is a resend itself, after № %(number)s of %(time)s: %(status)s.")
     else:
         sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
@@ -170,8 +170,8 @@ def review(pks: list[int]) -> Review:
 
 def selected_pks(queryset: QuerySet[OutboundViberMessage], *, most: int = MOST_AT_ONCE) -> list[int]:
     """Newest first; one more than the most where there are too many."""
-    rows = queryset.using(write_alias()).order_by("-pk")
-    return list(rows.values_list("pk", flat=True)[: most + 1])
+    rows = queryset.using(write_alias()).order_by("-id")
+    return list(rows.values_list("id", flat=True)[: most + 1])
 
 
 def in_chunks(pks: list[int]) -> Iterator[list[int]]:

@@ -19,8 +19,6 @@ View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]
 FOLDER = "admin/esms_viber/outboundvibermessage"
 """Of the templates."""
 
-_PREFIX = "esms_viber_outboundvibermessage"
-
 
 def route(model_admin: MessageAdminBase, address: str, view: View, *, permission: str) -> URLPattern:
     """A page under the list's address, named after its view, for staff who may `view`, `add`, `change` or `send`.
@@ -40,13 +38,19 @@ def route(model_admin: MessageAdminBase, address: str, view: View, *, permission
     page: Any = model_admin.admin_site.admin_view(guarded)
     # Read by Django's LoginRequiredMiddleware, as on the admin's own pages.
     page.login_url = reverse_lazy("admin:login", current_app=model_admin.admin_site.name)
-    found: URLPattern = path(f"viber-{address}", non_atomic_requests(page), name=f"{_PREFIX}_viber_{view.__name__}")
+    name = f"{_prefix(model_admin)}_viber_{view.__name__}"
+    found: URLPattern = path(f"viber-{address}", non_atomic_requests(page), name=name)
     return found
 
 
 def url_of(model_admin: MessageAdminBase, name: str) -> str:
     """The address of a page by the end of its name: `changelist` is Django's, `viber_overview` one of `route()`."""
-    return reverse(f"admin:{_PREFIX}_{name}", current_app=model_admin.admin_site.name)
+    return reverse(f"admin:{_prefix(model_admin)}_{name}", current_app=model_admin.admin_site.name)
+
+
+def _prefix(model_admin: MessageAdminBase) -> str:
+    """Django's own, of the model that is registered: the message, or a site's proxy or child of it."""
+    return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}"
 
 
 def framed(response: HttpResponse, template: str) -> HttpResponse:

@@ -92,7 +92,7 @@ def _cost_without_arrived(found: Review) -> str:
 
 
 def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
-    lines = [(display.line(message, model_admin.page_url(message.pk)), remark) for message, remark in listing.shown]
+    lines = [(display.line(message, model_admin.page_url(message.id)), remark) for message, remark in listing.shown]
     return {"count": listing.count, "lines": lines, "more": listing.count - len(lines)}
 
 
@@ -123,7 +123,7 @@ def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) ->
 
 def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:
     acted_on = {row.pk for row in sent} | {row.resend_of_id for row in sent}
-    left = plan_resend(message for message in selected if message.pk not in acted_on)
+    left = plan_resend(message for message in selected if message.id not in acted_on)
     return [why for _message, why in left.skipped]
 
 
@@ -134,10 +134,10 @@ def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: Out
         queued = services.queue_stored_message(message, user=user_of(request))
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)
-        tell(model_admin, request, [message.pk], [(notices.WARNING, _("It is kept, and was not sent."))])
+        tell(model_admin, request, [message.id], [(notices.WARNING, _("It is kept, and was not sent."))])
         return
     except ValidationError as error:
-        tell(model_admin, request, [message.pk], [(notices.ERROR, " ".join([_("It was not sent."), *error.messages]))])
+        tell(model_admin, request, [message.id], [(notices.ERROR, " ".join([_("It was not sent."), *error.messages]))])
         return
     because = [] if queued else [(notices.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
-    report(model_admin, request, [message.pk], because)
+    report(model_admin, request, [message.id], because)

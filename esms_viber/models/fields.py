@@ -81,9 +81,9 @@ class PhoneExact(Exact):
 
 @PhoneField.register_lookup
 class PhoneIn(In):
-    def get_prep_lookup(self) -> Any:
-        values = super().get_prep_lookup()
-        return [_looked_for(value) for value in values] if self.rhs_is_direct_value() else values
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        # Before Django looks at them, because it wraps a list that has an expression in it.
+        super().__init__(lhs, rhs if hasattr(rhs, "resolve_expression") else [_looked_for(value) for value in rhs])
 
 
 # -- relations across databases ----------------------------------------------------------------------------------------

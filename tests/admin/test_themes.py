@@ -5,6 +5,7 @@ None of them is installed here; what they do to an admin is imitated, down to wh
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from django.contrib import admin
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import clear_url_caches, include, path
+from django.utils.functional import Promise
 
 from esms_viber.admin import OutboundViberMessageAdmin
+from esms_viber.admin.actions import ACTIONS
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
 from tests.admin.pages import FORM, buttons, form_with, offered
@@ -242,3 +245,10 @@ def test_what_an_action_asks_first_stands_alone(root: Client, make: Make, instal
         response = root.post(LIST, {"action": action, "_selected_action": message.pk})
         assert response.status_code == 200
         assert "Export CSV" not in response.content.decode()
+
+
+@pytest.mark.parametrize("action", ACTIONS.values())
+def test_actions_have_nothing_that_a_theme_cannot_show(action: Any) -> None:
+    """Such as django-simpleui, which writes all that an action has as JSON."""
+    shown = {name: str(value) if isinstance(value, Promise) else value for name, value in vars(action).items()}
+    assert json.loads(json.dumps(shown)).keys() == {"short_description", "allowed_permissions"}

@@ -18,6 +18,16 @@ class LastReminder(Reminder):
     signed_by = models.CharField(max_length=40, blank=True)
 
 
+class Ticket(OutboundViberMessage):
+    """Its primary key is not the message's id."""
+
+    number = models.BigAutoField(primary_key=True)
+
+
+class Voucher(OutboundViberMessage):
+    code = models.CharField(max_length=12, primary_key=True)
+
+
 class OfCampaign(models.Manager):
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(campaign="birthday")
