@@ -78,6 +78,8 @@ def _is_pair_of_seconds(value: object) -> bool:
 _BRANDNAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,100}")
 
 
+_MOST_CALLS = 1000
+
 _TEXT = (_is_text, _("It must be a string."))
 _FLAG = (_is_flag, _("It must be True or False."))
 _POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
@@ -101,7 +103,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
         _("It must be an http(s) URL without user, query and fragment."),
     ),
     "TIMEOUT": (_is_pair_of_seconds, _("It must be two positive numbers of seconds, (connect, read), a day at most.")),
-    "CONCURRENCY": _POSITIVE_INTEGER,
+    # Each call has a thread, and its place in the pool of connections takes memory from the start.
+    "CONCURRENCY": (
+        lambda v: _is_positive_integer(v) and v <= _MOST_CALLS,
+        _("It must be an integer from 1 to 1000."),
+    ),
     "INLINE_LIMIT": _POSITIVE_INTEGER,
     "MAX_ATTEMPTS": _POSITIVE_INTEGER,
     "MAX_PER_SECOND": (

@@ -124,6 +124,7 @@ def test_an_unknown_key_like_no_other_is_told_with_all(name: object) -> None:
         ("TIMEOUT", (5, 10**9)),
         ("TIMEOUT", (0, 30)),
         ("CONCURRENCY", 0),
+        ("CONCURRENCY", 1001),
         ("MAX_PER_SECOND", "fast"),
         ("CALLBACK_ORIGIN", 5),
         ("DISPATCHER", 5),
