@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.middleware.locale import LocaleMiddleware
 from django.urls import NoReverseMatch, get_script_prefix, reverse, set_script_prefix
 from django.utils import translation
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from .conf import ViberSettings, get_settings, readable_settings
@@ -60,8 +63,10 @@ def callback_url(pk: int, request_id: str, conf: ViberSettings) -> str:
         return ""
     if split_origin(conf.CALLBACK_ORIGIN) is None:
         raise ImproperlyConfigured(not_an_origin())
+    # Before the URLconf is looked at: without SECRET_KEY, Django's own error names it.
+    token = make_token(pk, request_id)
     try:
-        path = callback_path(make_token(pk, request_id))
+        path = callback_path(token)
     except NoReverseMatch:
         sentence = _(
             'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there. Add to your root URLconf: %(line)s'
@@ -86,13 +91,24 @@ def callback_path(token: str) -> str:
 
 def site_language() -> str:
     """The language of a request that asks for none, as eSMS's do."""
-    if "django.middleware.locale.LocaleMiddleware" in settings.MIDDLEWARE:
+    if _has_locale_middleware(tuple(settings.MIDDLEWARE)):
         try:
             # It answers in "en" where LANGUAGE_CODE is "en-us" and LANGUAGES has "en" only.
             return translation.get_supported_language_variant(settings.LANGUAGE_CODE)
         except LookupError:
             pass
     return settings.LANGUAGE_CODE
+
+
+@lru_cache(maxsize=8)
+def _has_locale_middleware(paths: tuple[str, ...]) -> bool:
+    """Is one of these Django's `LocaleMiddleware`, or a subclass of it?"""
+    for path in paths:
+        with suppress(Exception):  # it fails when Django loads it, and says why
+            found = import_string(path)
+            if isinstance(found, type) and issubclass(found, LocaleMiddleware):
+                return True
+    return False
 
 
 @contextmanager
@@ -122,7 +138,7 @@ def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
         url = callback_url(LARGEST_PK, request_id, conf)
     except ImproperlyConfigured:
         # The address will be about as long once the setting is mended.
-        url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{make_token(LARGEST_PK, request_id)}/"
+        url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{request_id}~{'s' * 43}/"
     return _outgoing(message, request_id, url, conf)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.core.checks import ERROR
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
@@ -75,8 +76,18 @@ def find_task() -> tuple[Any, Exception | None]:
 
 def task_trouble() -> str:
     """Why the dispatcher `django_tasks` has no tasks, in a sentence for people; empty where it has."""
-    problem = find_task()[1]
-    if problem is None:
+    task, problem = find_task()
+    why = str(problem) if problem is not None else _backend_trouble(task)
+    if not why:
         return ""
     sentence = _('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
-    return sentence % {"problem": str(problem).rstrip(".")}
+    return sentence % {"problem": why.rstrip(".")}
+
+
+def _backend_trouble(task: Any) -> str:
+    """The first error of the backend's own check, which Django runs for a backend of its own kind only."""
+    try:
+        errors = [message.msg for message in task.get_backend().check() if message.level >= ERROR]
+    except Exception as error:  # noqa: BLE001 - somebody else's code, over settings that are wrong
+        return f"{type(error).__name__}: {error}"
+    return errors[0] if errors else ""

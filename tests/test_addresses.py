@@ -23,6 +23,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
+from django.middleware.locale import LocaleMiddleware
 from django.test import Client
 from django.urls import get_script_prefix, include, path, set_script_prefix, set_urlconf
 from django.utils import translation
@@ -194,6 +195,10 @@ LANGUAGES = [("en", "English"), ("vi", "Vietnamese"), ("fr", "French")]
 LOCALE = "django.middleware.locale.LocaleMiddleware"
 
 
+class OwnLocaleMiddleware(LocaleMiddleware):
+    pass
+
+
 class PerLanguage:
     urlpatterns = [
         path("order/", order),
@@ -214,7 +219,7 @@ class Translated:
 
 @pytest.mark.parametrize("urlconf", [PerLanguage, PerLanguageButOne, Translated])
 @pytest.mark.parametrize("language", ["vi", "en", "en-us", "fr"])
-@pytest.mark.parametrize("middleware", [[], [LOCALE]])
+@pytest.mark.parametrize("middleware", [[], [LOCALE], [f"{__name__}.OwnLocaleMiddleware"]])
 def test_under_paths_per_language_too_and_it_arrives(settings, urlconf: type, language: str, middleware: list) -> None:
     settings.LANGUAGES, settings.LANGUAGE_CODE, settings.ROOT_URLCONF = LANGUAGES, language, urlconf
     settings.MIDDLEWARE = [*middleware, *settings.MIDDLEWARE]

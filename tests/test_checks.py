@@ -513,6 +513,47 @@ def test_tasks_whose_app_is_missing_name_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert "pip" not in str(found.hint)
 
 
+class UnreadyBackend:
+    """A backend as those of packages are, where their app is missing or a queue of theirs is not set up."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def get_backend(self) -> UnreadyBackend:
+        return self
+
+    def check(self) -> Any:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        ([CheckWarning("Slow"), Error("its app is not installed")], "its app is not installed."),
+        (KeyError("default"), "KeyError: 'default'."),
+    ],
+)
+def test_tasks_whose_backend_is_not_ready_are_told(monkeypatch: pytest.MonkeyPatch, found: Any, named: str) -> None:
+    monkeypatch.setattr(readiness, "find_task", lambda: (UnreadyBackend(found), None))
+    told = only(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}, TASKS={"default": None}), "E009")
+    assert str(told.msg).endswith(named)
+
+
+@pytest.mark.parametrize("found", [[], [CheckWarning("Slow")]])
+def test_tasks_whose_backend_only_warns_are_ready(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
+    monkeypatch.setattr(readiness, "find_task", lambda: (UnreadyBackend(found), None))
+    assert readiness.task_trouble() == ""
+
+
+@pytest.mark.parametrize("tasks", [None, [], {}, {"default": None}, {"default": {}}])
+def test_tasks_of_a_wrong_type_are_told(monkeypatch: pytest.MonkeyPatch, tasks: Any) -> None:
+    monkeypatch.setattr(readiness, "find_task", lambda: (None, TypeError("no backend")))
+    told = only(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}, TASKS=tasks), "E009")
+    assert "TASKS needs a backend" in str(told.hint)
+
+
 @pytest.mark.parametrize("version", [(5, 2, 0), (6, 0, 0)])
 def test_tasks_of_the_package_that_is_missing_itself(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]) -> None:
     monkeypatch.setattr(readiness, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks'")))

@@ -330,6 +330,14 @@ def test_it_is_logged_in_english_and_told_in_the_language_of_the_reader(settings
     assert "is empty, and nothing can be sent without it" in error
 
 
+def test_an_order_is_kept_without_a_secret_key(settings, caplog: Any) -> None:
+    """As in a worker that was started with half of its environment."""
+    settings.SECRET_KEY = ""
+    assert queue_viber_message("0901888484", "Xin chào").status == "queued"
+    assert "SECRET_KEY" in errors(caplog)[0]
+    assert "SECRET_KEY" in get_queue_status().misconfiguration
+
+
 def test_tasks_that_cannot_be_had_are_told(settings, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         readiness, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks_db'"))

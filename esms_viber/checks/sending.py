@@ -66,7 +66,9 @@ _TASK_PACKAGES = {
 
 
 def _how_to_have_tasks() -> str:
-    backend = str(getattr(settings, "TASKS", {}).get("default", {}).get("BACKEND", ""))
+    backends = getattr(settings, "TASKS", None)
+    default = backends.get("default") if isinstance(backends, dict) else None
+    backend = str(default.get("BACKEND", "")) if isinstance(default, dict) else ""
     # Each was a module of django-tasks before it had a package of its own, and settings may still name that.
     kind = {"django_tasks_db": "database", "django_tasks_rq": "rq"}.get(backend.partition(".")[0])
     kind = kind or next((kind for kind in _TASK_PACKAGES if f".backends.{kind}." in backend), "")
