@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from .codes import describe
+from .codes import Verdict, describe
 from .conf import ViberSettings, get_settings
 from .exceptions import EsmsViberError
 from .gateways import get_gateway
@@ -82,11 +82,19 @@ def _what_went_wrong(result: BalanceResult) -> str:
     if result.code:
         code = describe(result.code)
         named = _("Code %(code)s") % {"code": code.code}
+        if code.verdict is not Verdict.ACCOUNT:
+            # Its remedy would be one for a message.
+            sentence = _("eSMS did not tell the balance: %(reason)s.") % {
+                "reason": f"{named}: {code.meaning}".rstrip(".")
+            }
+            return f"{sentence} {_('Try again later.')}"
         return f"{named}: {code.meaning} {code.remedy}"
     sentence = _("eSMS did not tell the balance: %(reason)s.") % {"reason": stored(result.text).rstrip(".")}
     base_url, default = get_settings().BASE_URL.rstrip("/"), ViberSettings().BASE_URL
     is_another = base_url != default.rstrip("/")
-    address_is_doubtful = result.http_status is not None or result.reach is Reach.NOT_CONNECTED
+    # A 502 is also what a proxy at a wrong address says.
+    is_busy = result.http_status in {429, 500, 503}
+    address_is_doubtful = not is_busy and (result.http_status is not None or result.reach is Reach.NOT_CONNECTED)
     if not (is_another and address_is_doubtful):
         sentence += " " + _("Try again later.")
     if is_another:

@@ -166,3 +166,18 @@ def test_the_command_tells_the_same(esms: FakeGateway) -> None:
     assert out.getvalue() == "eSMS accepts the keys. Balance: 36,693 đ\n"
     with pytest.raises(CommandError, match=r"Code 103: The balance .* Top up"):
         call_command("check_esms")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_is_busy_may_be_asked_again(esms: FakeGateway, status: int) -> None:
+    esms.answer(http_answer(b"Service Unavailable", status=status))
+    with pytest.raises(CommandError, match=r"Try again later\."):
+        call_command("check_esms")
+
+
+@pytest.mark.parametrize("code", ["777", "99"])
+def test_a_code_that_is_not_of_the_account_has_no_remedy_for_messages(esms: FakeGateway, code: str) -> None:
+    esms.answer(json_answer({"CodeResponse": code}))
+    with pytest.raises(CommandError, match=rf"Code {code}.*Try again later\.") as error:
+        call_command("check_esms")
+    assert "send it again" not in str(error.value)
