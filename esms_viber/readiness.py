@@ -76,18 +76,25 @@ def find_task() -> tuple[Any, Exception | None]:
 
 def task_trouble() -> str:
     """Why the dispatcher `django_tasks` has no tasks, in a sentence for people; empty where it has."""
-    task, problem = find_task()
-    why = str(problem) if problem is not None else _backend_trouble(task)
-    if not why:
+    problem = find_task()[1]
+    return "" if problem is None else _tasks_cannot_be_used(str(problem))
+
+
+def backend_trouble() -> str:
+    """The first error of the tasks' backend's own check, in a sentence for people; empty where it finds none.
+
+    For the system checks alone: a backend may complain of what its worker lacks, and take tasks all the same.
+    """
+    task = find_task()[0]
+    if task is None:
         return ""
-    sentence = _('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
-    return sentence % {"problem": why.rstrip(".")}
-
-
-def _backend_trouble(task: Any) -> str:
-    """The first error of the backend's own check, which Django runs for a backend of its own kind only."""
     try:
         errors = [message.msg for message in task.get_backend().check() if message.level >= ERROR]
     except Exception as error:  # noqa: BLE001 - somebody else's code, over settings that are wrong
-        return f"{type(error).__name__}: {error}"
-    return errors[0] if errors else ""
+        errors = [f"{type(error).__name__}: {error}"]
+    return _tasks_cannot_be_used(errors[0]) if errors else ""
+
+
+def _tasks_cannot_be_used(problem: str) -> str:
+    sentence = _('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
+    return sentence % {"problem": problem.rstrip(".")}

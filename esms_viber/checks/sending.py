@@ -19,7 +19,7 @@ from ..gateways.console import ConsoleGateway
 from ..gateways.esms import EsmsGateway
 from ..gateways.memory import MemoryGateway
 from ..models import OutboundViberMessage
-from ..readiness import find_task, is_django_tasks, load_dispatcher, task_trouble
+from ..readiness import backend_trouble, find_task, is_django_tasks, load_dispatcher, task_trouble
 from ..validation import query_length
 from .addresses import is_loopback, split
 
@@ -54,7 +54,7 @@ def check_dispatcher(conf: ViberSettings) -> Iterator[CheckMessage]:
     except ImproperlyConfigured as error:
         yield Error(str(error), hint=f'"DISPATCHER": "{DEFAULTS["DISPATCHER"]}"', id="esms_viber.E005")
         return
-    if is_django_tasks(dispatcher) and (trouble := task_trouble()):
+    if is_django_tasks(dispatcher) and (trouble := task_trouble() or backend_trouble()):
         yield Error(trouble, hint=_how_to_have_tasks(), id="esms_viber.E009")
 
 
