@@ -137,7 +137,7 @@ def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
     try:
         url = callback_url(LARGEST_PK, request_id, conf)
     except ImproperlyConfigured:
-        # The address will be about as long once the setting is mended.
+        # The address will be about as long once the setting is mended. A token's signature has 43 characters.
         url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{request_id}~{'s' * 43}/"
     return _outgoing(message, request_id, url, conf)
 

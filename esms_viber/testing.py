@@ -57,7 +57,7 @@ def play_callback(message: OutboundViberMessage, *, delivered: bool = True, **pa
         "phonenumber": message.phone.replace("+84", "0", 1),
         **parameters,
     }
-    return Client().get(callback_path(make_token(message.pk, message.request_id)), reported, secure=True)
+    return Client().get(callback_path(make_token(message.id, message.request_id)), reported, secure=True)
 
 
 def reset() -> None:

@@ -319,6 +319,9 @@ def test_a_key_of_its_own_is_kept_and_its_message_sent(of_others: list[Any]) -> 
     given: list[Any] = [Voucher(**MESSAGE, code="TET-2027"), Ticket(**MESSAGE)]
     for message in queue_viber_messages(given):
         assert stored(message).status == Status.SENT
+        assert str(message).startswith(f"№ {message.id} ")
+        assert testing.play_callback(message).status_code == 200
+        assert stored(message).status == Status.DELIVERED
     assert given[0].pk == "TET-2027"
     assert [sent.phone for sent in testing.outbox] == ["+84901888484"] * 2
 

@@ -131,7 +131,7 @@ def said_by_esms(message: OutboundViberMessage) -> str:
 
 def numbered(message: OutboundViberMessage, url: str) -> SafeString:
     """A message by its number, with its status."""
-    return format_html('<a href="{}">№ {}</a> {}', url, str(message.pk), status_badge(message))
+    return format_html('<a href="{}">№ {}</a> {}', url, str(message.id), status_badge(message))
 
 
 def line(message: OutboundViberMessage, url: str) -> SafeString:

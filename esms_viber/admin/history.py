@@ -69,5 +69,5 @@ def _sent_again(model_admin: MessageAdminBase, message: OutboundViberMessage) ->
 
 
 def _other(model_admin: MessageAdminBase, made: OutboundViberMessage, how: str, other: OutboundViberMessage) -> Entry:
-    link = display.numbered(other, model_admin.page_url(other.pk))
+    link = display.numbered(other, model_admin.page_url(other.id))
     return Entry(when=made.created_at, look=("quiet", "↻"), sentence=capfirst(how), link=link)

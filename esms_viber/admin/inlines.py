@@ -75,7 +75,7 @@ class ViberMessageInline(MessageColumns, GenericTabularInline):
         if not self.has_registered_model:
             return phone
         name = "admin:esms_viber_outboundvibermessage_change"
-        url = reverse(name, args=[message.pk], current_app=self.admin_site.name)
+        url = reverse(name, args=[message.id], current_app=self.admin_site.name)
         return format_html('<a href="{}">{}</a>', url, phone)
 
     @admin.display(description=_("price"))

@@ -111,11 +111,11 @@ def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[Outbou
     rows = OutboundViberMessage.objects.using(write_alias())
     latest = set(known)
     while wanted := {pk for made in latest if (pk := known[made].resend_of_id) and pk not in known}:
-        known |= {parent.pk: parent for parent in rows.filter(pk__in=wanted)}
+        known |= {parent.id: parent for parent in rows.filter(pk__in=wanted)}
         latest = wanted & known.keys()
     latest = set(known)
     while latest:
-        resends = {resend.pk: resend for resend in rows.filter(resend_of__in=latest)}
+        resends = {resend.id: resend for resend in rows.filter(resend_of__in=latest)}
         latest = resends.keys() - known.keys()
         known |= resends
     families = defaultdict(list)
@@ -133,18 +133,18 @@ def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessag
 
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
     """Of the one that arrived or, where none did, of the latest resend."""
-    others = [member for member in family if member.pk != message.id]
-    told = [other for other in others if other.status == Status.DELIVERED or other.pk > message.id]
+    others = [member for member in family if member.id != message.id]
+    told = [other for other in others if other.status == Status.DELIVERED or other.id > message.id]
     if not told:
         return ""
-    other = max(told, key=lambda member: (member.status == Status.DELIVERED, member.pk))
-    if other.pk < message.id:
+    other = max(told, key=lambda member: (member.status == Status.DELIVERED, member.id))
+    if other.id < message.id:
         sentence = _("It is a resend itself, after № %(number)s of %(time)s: %(status)s.")
     else:
         sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
     return sentence % {
         "time": display.moment(other.created_at),
-        "number": other.pk,
+        "number": other.id,
         "status": other.get_status_display(),
     }
 

@@ -111,18 +111,18 @@ def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) ->
         rows = list(lock(rows_of(chunk)))
         changed = mark.changed_since(chunk)
         spared = arrived(rows) - changed if spare else set()
-        seen = [row for row in rows if row.pk not in changed | spared and not is_repeated(row)]
+        seen = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
         sent = services.resend_viber_messages(seen, user=user)
-        queued += [row.pk for row in sent]
+        queued += [row.id for row in sent]
         skipped.update(_why_skipped(seen, sent))
         skipped.update(str(_OVERTAKEN) for _pk in changed)
         skipped.update(_("It has arrived already.") for _pk in spared)
-        skipped.update(str(STILL_REPEATED) for row in rows if row.pk not in changed and is_repeated(row))
+        skipped.update(str(STILL_REPEATED) for row in rows if row.id not in changed and is_repeated(row))
     return queued, skipped
 
 
 def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:
-    acted_on = {row.pk for row in sent} | {row.resend_of_id for row in sent}
+    acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
     left = plan_resend(message for message in selected if message.id not in acted_on)
     return [why for _message, why in left.skipped]
 

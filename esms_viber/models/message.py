@@ -177,7 +177,7 @@ class OutboundViberMessage(GuardedSave):
         ]
 
     def __str__(self) -> str:
-        number = f"№ {self.pk} · " if self.pk else ""
+        number = f"№ {self.id} · " if self.id else ""
         return f"{number}{mask_phone(self.phone)} · {self.get_status_display()}"
 
     @property
