@@ -550,6 +550,7 @@ def test_tasks_whose_backend_only_warns_are_ready(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("tasks", [None, [], {}, {"default": None}, {"default": {}}])
 def test_tasks_of_a_wrong_type_are_told(monkeypatch: pytest.MonkeyPatch, tasks: Any) -> None:
     monkeypatch.setattr(readiness, "find_task", lambda: (None, TypeError("no backend")))
+    monkeypatch.setattr(sending, "find_spec", lambda name: object())
     told = only(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}, TASKS=tasks), "E009")
     assert "TASKS needs a backend" in str(told.hint)
 
