@@ -10,7 +10,8 @@ class EsmsViberConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, receivers  # noqa: F401 - importing registers them
-        from .gateways import remember_settings
+        from . import signal_handlers  # noqa: F401 - importing registers them
+        from .checks import settings  # noqa: F401 - as above
+        from .gateways.loading import remember_settings
 
         remember_settings()

@@ -1,18 +1,20 @@
-"""The `ESMS_VIBER` setting: one table of defaults, read each time it is used."""
+"""The `ESMS_VIBER` setting: one table of defaults, read when used, and what its dotted paths name."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-
-from .tracebacks import sealed
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as StrOrPromise
@@ -129,6 +131,45 @@ def wrong_type(name: str) -> str:
     return gettext('ESMS_VIBER["%(name)s"] has the wrong type.') % {"name": name}
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def bare(error: BaseException) -> BaseException:
+    """The exception without the frames it came through and without what it chains to."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+class _Escaped:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = bare(error)
+
+
+def sealed(function: Callable[P, R]) -> Callable[P, R]:
+    """Whatever passes out of the function (a time limit, Ctrl-C) leaves its frames and their locals behind.
+
+    Its arguments stay visible, because the caller's frame holds them too: pass no key.
+    """
+
+    def attempt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R | _Escaped:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 (not swallowed: raised again by the wrapper)
+            return _Escaped(error)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        outcome = attempt(args, kwargs)
+        if isinstance(outcome, _Escaped):
+            raise outcome.error
+        return outcome
+
+    return wrapper
+
+
 def get_settings() -> ViberSettings:
     """The settings as they are now. Unknown keys are left to the system checks.
 
@@ -186,3 +227,74 @@ def find_problems() -> dict[str, StrOrPromise]:
 
 def _problems(raw: Mapping[str, Any]) -> dict[str, StrOrPromise]:
     return {name: rule for name, (fits, rule) in _RULES.items() if name in raw and not fits(raw[name])}
+
+
+def load(name: str, path: str) -> Any:
+    """Import what `ESMS_VIBER[name]` names. Raises `ImproperlyConfigured`, naming the setting."""
+    try:
+        return import_string(path)
+    except (ImportError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(cannot_be_used(name, str(error).rstrip("."))) from error
+    except Exception as error:
+        # The module itself failed. Its words are left out, because nobody knows what they hold.
+        raise ImproperlyConfigured(cannot_be_used(name, type(error).__name__)) from error
+
+
+def cannot_be_used(name: str, problem: str) -> str:
+    return gettext('ESMS_VIBER["%(name)s"] cannot be used: %(problem)s.') % {"name": name, "problem": problem}
+
+
+def accepts(function: Any, *args: Any, **kwargs: Any) -> bool:
+    """Can it be called with these arguments, as far as its signature tells?"""
+    # A decorator may add arguments, or take some away, and name the function it wraps all the same.
+    for follow_wrapped in (True, False):
+        try:
+            inspect.signature(function, follow_wrapped=follow_wrapped).bind(*args, **kwargs)
+        except TypeError:
+            continue
+        except ValueError:  # some built-in functions have no signature
+            return True
+        else:
+            return True
+    return False
+
+
+def runs_when_called(function: Any) -> bool:
+    """False for async functions and generators, of which a call does nothing but make an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    bodies = [function]
+    if not (inspect.isroutine(function) or inspect.isclass(function)):
+        bodies.append(type(function).__call__)
+    return not any(
+        iscoroutinefunction(body) or inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+        for body in bodies
+    )
+
+
+def get_dispatcher() -> Callable[[list[int]], object]:
+    """Raises `ImproperlyConfigured`, naming the setting, for a dispatcher that cannot be had or called."""
+    return load_dispatcher(get_settings())
+
+
+def load_dispatcher(conf: ViberSettings) -> Callable[[list[int]], object]:
+    wanted = conf.DISPATCHER
+    dispatcher: Any = load("DISPATCHER", wanted) if isinstance(wanted, str) else wanted
+    if problem := _why_no_dispatcher(dispatcher):
+        raise ImproperlyConfigured(problem)
+    return dispatcher  # type: ignore[no-any-return] # judged above
+
+
+def _why_no_dispatcher(found: Any) -> str:
+    if not callable(found):
+        return gettext('ESMS_VIBER["DISPATCHER"] cannot be used: it is not callable.')
+    if isinstance(found, type) and any("__call__" in vars(base) for base in found.__mro__):
+        return gettext('ESMS_VIBER["DISPATCHER"] cannot be used: it is a class. Name an instance of it, or a function.')
+    if not runs_when_called(found):
+        return gettext(
+            'ESMS_VIBER["DISPATCHER"] cannot be used: it is async or a generator, of which a call does nothing. Name '
+            "an ordinary function."
+        )
+    if not accepts(found, []):
+        return gettext('ESMS_VIBER["DISPATCHER"] cannot be used: it must take one argument, the list of primary keys.')
+    return ""

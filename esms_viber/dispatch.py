@@ -10,10 +10,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.utils import translation
 
-from .conf import get_settings
-from .delivery import Drain
-from .readiness import find_trouble, get_dispatcher
-from .tracebacks import log_failure
+from .conf import get_dispatcher, get_settings
+from .delivery.worker import Worker
+from .exceptions import log_failure
+from .models import OutboundViberMessage
+from .monitoring import find_trouble
 
 logger = logging.getLogger("esms_viber")
 
@@ -24,7 +25,7 @@ TASK_SIZE = 500
 
 def inline(pks: list[int]) -> None:
     """Send now, in this process: at most `INLINE_LIMIT` messages, and no new call after 20 seconds."""
-    summary = Drain(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS).run()
+    summary = Worker(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS).run()
     if summary.left:
         logger.warning(
             "%d of %d messages were not sent now and stay queued; `manage.py send_viber_messages` sends them.",
@@ -36,7 +37,7 @@ def inline(pks: list[int]) -> None:
 def django_tasks(pks: list[int]) -> None:
     """Have a worker of Django Tasks send: Django's own, or on Django 5.2 those of the package `django-tasks`."""
     # Not before: without either of them the other dispatchers work all the same.
-    from .background import deliver
+    from .delivery.django_task import deliver
 
     for start in range(0, len(pks), TASK_SIZE):
         deliver.enqueue(pks[start : start + TASK_SIZE])
@@ -47,45 +48,40 @@ def queue_only(pks: list[int]) -> None:
 
 
 class _Handover:
-    """The messages of one call, waiting for the commit. Django holds the only lasting reference."""
+    """Messages that wait for the commit. Django holds the only strong reference, and drops it with a rollback."""
 
-    __slots__ = ("__weakref__", "_alias", "_done", "_pks", "_told")
+    def __init__(self, pks: list[int], alias: str, *, is_told: bool) -> None:
+        """`is_told`: what is wrong with the settings stands in the log already."""
+        self.pks = pks
+        self.is_told = is_told
+        self._connection = connections[alias]
 
-    def __init__(self, pks: list[int], alias: str, *, told: bool) -> None:
-        """`told`: what is wrong with the settings stands in the log already."""
-        self._pks = pks
-        self._alias = alias
-        self._told = told
-        self._done = False
-        _waiting_on(alias).append(weakref.ref(self))
+    def wait(self) -> None:
+        _waiting.setdefault(self._connection, []).append(weakref.ref(self))
+        transaction.on_commit(self, using=self._connection.alias)
 
     def __call__(self) -> None:
-        """Dispatch these and all later ones of the same transaction, once."""
-        if self._done:
-            return
-        waiting = [handover for ref in _waiting_on(self._alias) if (handover := ref())]
-        together = waiting[waiting.index(self) :]
-        for handover in together:
-            handover._done = True
-        _waiting_on(self._alias)[:] = [weakref.ref(handover) for handover in waiting if not handover._done]
-        pks = list(dict.fromkeys(pk for handover in together for pk in handover._pks))
-        _dispatch(pks, told=any(handover._told for handover in together))
+        """Dispatch these messages, together with those that the same transaction has queued after them."""
+        waiting = [handover for ref in _waiting.get(self._connection, ()) if (handover := ref())]
+        if self not in waiting:
+            return  # an earlier one has taken these along
+        position = waiting.index(self)
+        together = waiting[position:]
+        _waiting[self._connection] = [weakref.ref(handover) for handover in waiting[:position]]
+        pks = list(dict.fromkeys(pk for handover in together for pk in handover.pks))
+        _dispatch(pks, is_told=any(handover.is_told for handover in together))
 
 
 _waiting: weakref.WeakKeyDictionary[object, list[weakref.ref[_Handover]]] = weakref.WeakKeyDictionary()
-"""Per connection. Weak, since Django drops the callbacks of a savepoint that is rolled back and tells nobody."""
+"""By connection. The references are weak, because Django drops the hooks of a rolled-back savepoint silently."""
 
 
-def _waiting_on(alias: str) -> list[weakref.ref[_Handover]]:
-    return _waiting.setdefault(connections[alias], [])
-
-
-def dispatch_on_commit(pks: Iterable[int], alias: str, *, hold_inline: bool = False) -> None:
+def dispatch_on_commit(pks: Iterable[int], *, hold_inline: bool = False) -> None:
     """Hand messages to the dispatcher after the commit: once per transaction, with all of its messages.
 
-    What a rolled-back savepoint had queued is not among them. `hold_inline`: the inline dispatcher is given them
-    later, by another call. A setting that is wrong, or a dispatcher's error, is logged, not raised: the messages are
-    queued, and safe.
+    A rolled-back savepoint's messages are not among them. `hold_inline`: the inline dispatcher is given them later, by
+    another call. A setting that is wrong, or a dispatcher's error, is logged, not raised: the messages are queued, and
+    safe.
     """
     if not (pks := list(pks)):
         return
@@ -94,7 +90,7 @@ def dispatch_on_commit(pks: Iterable[int], alias: str, *, hold_inline: bool = Fa
     if trouble:
         logger.error("%d messages are queued, and wait until this is mended: %s", len(pks), trouble)
     if not (hold_inline and is_inline()):
-        transaction.on_commit(_Handover(pks, alias, told=bool(trouble)), using=alias)
+        _Handover(pks, OutboundViberMessage.objects.write_alias(), is_told=bool(trouble)).wait()
 
 
 def is_inline() -> bool:
@@ -105,11 +101,11 @@ def is_inline() -> bool:
         return False
 
 
-def _dispatch(pks: list[int], *, told: bool) -> None:
+def _dispatch(pks: list[int], *, is_told: bool) -> None:
     try:
         get_dispatcher()(pks)
     except ImproperlyConfigured as error:
-        if not told:
+        if not is_told:
             log_failure(error, "the settings are not in order; %d messages stay queued", len(pks))
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "the dispatcher failed; %d messages stay queued", len(pks))

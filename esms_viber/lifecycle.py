@@ -1,30 +1,34 @@
-"""The moves a message may make, and the only writer of `status`."""
+"""The transitions of a message: the only writer of `status`, and every column that goes with it."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+import logging
+import random
+import uuid
+import zoneinfo
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
+from django.db.models import Count
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from .conf import readable_settings
+from .database import insert_each, update_each
+from .gateways.base import Reach
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .outcomes import may_repeat_at
-from .outgoing import new_request_id
-from .rows import insert_each, update_each
 from .signals import status_changed
-from .transactions import write_alias
+
+logger = logging.getLogger("esms_viber")
 
 EXPIRED = gettext_noop("It expired before it could be sent.")
 
-MOVES: Mapping[Status, frozenset[Status]] = {
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.QUEUED, Status.CANCELLED}),
     Status.QUEUED: frozenset({Status.SENDING, Status.CANCELLED, Status.FAILED}),
     Status.SENDING: frozenset(
@@ -47,134 +51,104 @@ MOVES: Mapping[Status, frozenset[Status]] = {
 }
 
 
-def move(
-    message: OutboundViberMessage,
-    to: Status,
-    *,
-    event: ViberMessageEvent | None = None,
-    claim: str | None = None,
-    under: str | None = None,
-    **columns: Any,
-) -> bool:
-    """Write the status and the columns in one UPDATE that names what the message is held to have.
-
-    That is its status and, where they are given, its claim and (`under`) its RequestId. False, and nothing written,
-    where the row has moved on in the meantime. Raises `ValueError` for a move that the table does not have.
-    """
-    old = Status(message.status)
-    _refuse_unless_allowed(old, to)
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(pk=message.id, status=old)
-    if claim is not None:
-        rows = rows.filter(claim_id=claim)
-    if under is not None:
-        rows = rows.filter(request_id=under)
-    if old == Status.SENDING:
-        columns |= {"claim_id": "", "lease_until": None}
-    if not rows.update(status=to, **columns):
-        return False
-    _set(message, status=to, **columns)
-    _announce(message, old, to, event)
-    return True
-
-
-def _refuse_unless_allowed(old: Status, new: Status) -> None:
-    if new not in MOVES[old]:
-        raise ValueError(f"a message does not go from {old} to {new}")
-
-
-@dataclass(slots=True)
-class Move:
-    """One of several moves that are written together."""
+@dataclass(slots=True, eq=False)
+class Transition:
+    """One message, the status it gets, and what is written with it."""
 
     message: OutboundViberMessage
     to: Status
     columns: dict[str, Any] = field(default_factory=dict)
     event: ViberMessageEvent | None = None
+    """The event that caused it; the caller stores it."""
+    under: str | None = None
+    """Where given, the row must still have this RequestId."""
+    old: Status = field(init=False)
+    is_written: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.old = Status(self.message.status)
+        if self.to not in TRANSITIONS[self.old]:
+            raise ValueError(f"a message does not go from {self.old} to {self.to}")
+        if self.old == Status.SENDING:
+            self.columns = {**self.columns, "claim_id": "", "lease_until": None}
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What the row must be like: as the message was read, so that nothing that came in between is overwritten."""
+        found: dict[str, Any] = {"pk": self.message.id, "status": self.old}
+        if self.old == Status.SENDING:
+            found["claim_id"] = self.message.claim_id
+        if self.under is not None:
+            found["request_id"] = self.under
+        return found
 
 
-def move_all(moves: Iterable[Move]) -> None:
-    """As `move()`, for rows that the caller holds locked and has found as the messages say: a statement for many rows.
+def transition(*changes: Transition, announce_them: bool = True) -> bool:
+    """Write the changes, in one UPDATE for all rows that become the same.
 
-    Raises `DatabaseError` where one is not like that after all.
+    False, and nothing written, where the row of a single change has moved on in the meantime. For several the caller
+    holds the rows locked; `DatabaseError` where one of them is not as expected after all. `status_changed` is sent
+    after the commit, unless the caller does that with `announce()`.
     """
-    moves = list(moves)
-    old = [Status(move.message.status) for move in moves]
-    changes = []
-    for was, move_ in zip(old, moves, strict=True):
-        _refuse_unless_allowed(was, move_.to)
-        found: dict[str, Any] = {"pk": move_.message.id, "status": was}
-        if was == Status.SENDING:
-            found["claim_id"] = move_.message.claim_id
-            move_.columns |= {"claim_id": "", "lease_until": None}
-        changes.append((found, {"status": move_.to, **move_.columns}))
-    update_each(OutboundViberMessage, changes, using=write_alias())
-    for was, move_ in zip(old, moves, strict=True):
-        _set(move_.message, status=move_.to, **move_.columns)
-        _announce(move_.message, was, move_.to, move_.event)
+    written = [{"status": change.to, **change.columns} for change in changes]
+    alias = OutboundViberMessage.objects.write_alias()
+    pairs = [(change.expected, columns) for change, columns in zip(changes, written, strict=True)]
+    found = update_each(OutboundViberMessage, pairs, using=alias)
+    if found != len(changes):
+        if len(changes) > 1:
+            raise DatabaseError(f"{len(changes)} messages were to change, {found} are as expected")
+        return False
+    for change, columns in zip(changes, written, strict=True):
+        set_columns(change.message, **columns)
+        change.is_written = True
+    if announce_them and has_listeners():
+        for change in changes:
+            transaction.on_commit(partial(announce, change), using=alias, robust=True)
+    return True
 
 
-def _set(message: OutboundViberMessage, **columns: Any) -> None:
+def has_listeners() -> bool:
+    return bool(status_changed.has_listeners(OutboundViberMessage))
+
+
+def announce(change: Transition) -> None:
+    """Send `status_changed` for a committed transition."""
+    status_changed.send_robust(
+        OutboundViberMessage, message=change.message, old_status=change.old, new_status=change.to, event=change.event
+    )
+
+
+def set_columns(message: OutboundViberMessage, **columns: Any) -> None:
+    """Set on the instance what was written to its row."""
     for name, value in columns.items():
         setattr(message, name, value)
     message.remember(columns)
 
 
-_later: ContextVar[deque[Callable[[], object]] | None] = ContextVar("esms_viber_announcements", default=None)
+# -- into the queue ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def announcing_later() -> Iterator[deque[Callable[[], object]]]:
-    """Within it, `status_changed` is sent by whoever has entered it: receivers are slow, and claims are to be renewed.
-
-    Gives what is committed and still to be called, in order.
-    """
-    waiting: deque[Callable[[], object]] = deque()
-    token = _later.set(waiting)
-    try:
-        yield waiting
-    finally:
-        _later.reset(token)
-
-
-def _announce(message: OutboundViberMessage, old: Status, new: Status, event: ViberMessageEvent | None) -> None:
-    if not status_changed.has_listeners(OutboundViberMessage):
-        return
-
-    def send() -> None:
-        status_changed.send_robust(OutboundViberMessage, message=message, old_status=old, new_status=new, event=event)
-
-    waiting = _later.get()
-    transaction.on_commit(send if waiting is None else lambda: waiting.append(send), using=write_alias(), robust=True)
-
-
-def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
-    """A line for the history, to be stored; a note, unless another kind is given. The text as in `sentences`."""
-    fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
-    return ViberMessageEvent(message=message, request_id=message.request_id, text=text[:500], **fields)
-
-
-def note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
-    """Add a line to the history."""
-    event = make_note(message, text, **fields)
-    event.save(using=write_alias())
-    return event
-
-
-def note_all(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> None:
-    """Add the same line to the histories of several."""
-    insert_each([make_note(message, text, **fields) for message in messages], using=write_alias())
-
-
-# -- coming in, going out of the queue ---------------------------------------------------------------------------------
+def new_request_id() -> str:
+    """Draw a RequestId of 32 characters; eSMS documents at most 50."""
+    return uuid.uuid4().hex
 
 
 def enter(message: OutboundViberMessage, status: Status, **columns: Any) -> None:
-    """Prepare an unsaved row to be inserted as queued or, by the sender itself, as claimed."""
-    _set(message, status=status, **queue_columns(message), **columns)
+    """Prepare an unsaved row to be inserted as queued or, by the worker itself, as claimed."""
+    set_columns(message, status=status, **_queued(message), **columns)
 
 
-def queue_columns(message: OutboundViberMessage) -> dict[str, Any]:
-    """What queueing writes: a RequestId of its own, brand and sandbox as the settings have them now."""
+def queue(message: OutboundViberMessage) -> Transition:
+    """Queue a draft, or again a failed or cancelled message as if it had never been tried."""
+    columns = _queued(message)
+    if message.status != Status.DRAFT:
+        columns |= {"send_at": None, "expires_at": None, "next_attempt_at": columns["queued_at"]}
+    columns |= {"attempts": 0, "code_result": "", "error_message": "", "sms_id": "", "send_status": None}
+    return Transition(message, Status.QUEUED, {**columns, "completed_at": None, "uncertain_since": None})
+
+
+def _queued(message: OutboundViberMessage) -> dict[str, Any]:
+    """A RequestId of its own; brand and sandbox as the settings have them now."""
     conf = readable_settings()
     now = timezone.now()
     return {
@@ -186,39 +160,37 @@ def queue_columns(message: OutboundViberMessage) -> dict[str, Any]:
     }
 
 
-def queue(message: OutboundViberMessage) -> bool:
-    """Queue a draft, or again what failed or was cancelled; forget what the attempts before came to."""
-    return move(message, Status.QUEUED, **_anew(message))
+# -- out of the queue --------------------------------------------------------------------------------------------------
 
 
-def queue_all(messages: Iterable[OutboundViberMessage]) -> None:
-    """As `queue()`, for rows that the caller holds locked."""
-    move_all(Move(message, Status.QUEUED, _anew(message)) for message in messages)
+def claim(message: OutboundViberMessage, claim_id: str, lease_until: dt.datetime) -> Transition:
+    """Claim a due message. A definite refusal has ended its RequestId; after an uncertain call it must stay."""
+    columns: dict[str, Any] = {"claim_id": claim_id, "lease_until": lease_until}
+    if message.status == Status.QUEUED and message.code_result:
+        columns |= {"request_id": new_request_id(), "attempts": 0}
+    return Transition(message, Status.SENDING, columns)
 
 
-def _anew(message: OutboundViberMessage) -> dict[str, Any]:
-    columns = queue_columns(message)
-    if message.status != Status.DRAFT:
-        columns |= {"send_at": None, "expires_at": None, "next_attempt_at": columns["queued_at"]}
-    return {
-        **columns,
-        "attempts": 0,
-        "code_result": "",
-        "error_message": "",
-        "sms_id": "",
-        "send_status": None,
-        "completed_at": None,
-        "uncertain_since": None,
-    }
+def release(message: OutboundViberMessage, *, when: dt.datetime | None, **columns: Any) -> Transition:
+    """Give up a claim: queued again or, where an earlier call may have been taken, unknown and to be repeated then."""
+    uncertain_since = columns.setdefault("uncertain_since", message.uncertain_since)
+    if uncertain_since and when and not may_repeat_at(uncertain_since, when):
+        when = None
+    to = Status.UNKNOWN if uncertain_since else Status.QUEUED
+    return Transition(message, to, {"next_attempt_at": when, **columns})
 
 
-def cancel_all(messages: Iterable[OutboundViberMessage]) -> None:
-    """Take messages out that surely were not sent. Rows are locked."""
-    move_all(Move(message, Status.CANCELLED, end_columns("")) for message in messages)
+def cancel(message: OutboundViberMessage, reason: str = "") -> Transition:
+    """Take out a message that surely was not sent."""
+    return Transition(message, Status.CANCELLED, _ended(reason))
 
 
-def end_columns(reason: str) -> dict[str, Any]:
-    """What ending a message writes that surely was not sent."""
+def expire(message: OutboundViberMessage) -> Transition:
+    """Fail a message that surely was not sent, because its time is over."""
+    return Transition(message, Status.FAILED, _ended(EXPIRED), make_note(message, EXPIRED))
+
+
+def _ended(reason: str) -> dict[str, Any]:
     return {
         "error_message": reason[:500],
         "code_result": "",
@@ -229,17 +201,123 @@ def end_columns(reason: str) -> dict[str, Any]:
 
 
 def stop_repeating(messages: Sequence[OutboundViberMessage]) -> None:
-    """`unknown` messages stay so until a report comes; nothing repeats them any more. Rows are locked."""
+    """Repeat these `unknown` messages no more; they stay so until a report comes. The caller has locked their rows."""
     changes = [({"pk": message.id, "status": Status.UNKNOWN}, {"next_attempt_at": None}) for message in messages]
-    update_each(OutboundViberMessage, changes, using=write_alias())
+    update_each(OutboundViberMessage, changes, using=OutboundViberMessage.objects.write_alias())
     for message in messages:
         message.next_attempt_at = None
 
 
-def put_back(message: OutboundViberMessage, *, when: dt.datetime | None, **columns: Any) -> Move:
-    """The move that gives up a claim; a message that was uncertain before stays so."""
-    uncertain_since = columns.setdefault("uncertain_since", message.uncertain_since)
-    if uncertain_since and when and not may_repeat_at(uncertain_since, when):
-        when = None
-    to = Status.UNKNOWN if uncertain_since else Status.QUEUED
-    return Move(message, to, {"next_attempt_at": when, **columns})
+# -- after a call ------------------------------------------------------------------------------------------------------
+
+
+def answer(
+    message: OutboundViberMessage,
+    to: Status,
+    event: ViberMessageEvent,
+    *,
+    code: str,
+    error: str,
+    sms_id: str,
+    next_attempt_at: dt.datetime | None,
+) -> Transition:
+    """Write what a call came to."""
+    now = timezone.now()
+    columns: dict[str, Any] = {"code_result": code, "error_message": error, "next_attempt_at": next_attempt_at}
+    if sms_id:
+        columns["sms_id"] = sms_id
+    match to:
+        case Status.SENT:
+            columns |= {"error_message": "", "sent_at": now, "next_query_at": first_query_at(message, sms_id, now)}
+        case Status.FAILED:
+            columns |= {"completed_at": now, "uncertain_since": None}
+        case Status.QUEUED:
+            columns |= {"uncertain_since": None}
+    return Transition(message, to, columns, event)
+
+
+def report(message: OutboundViberMessage, to: Status, columns: dict[str, Any], event: ViberMessageEvent) -> Transition:
+    """Write a delivery report; `columns` are what the report itself says."""
+    columns = {**columns, "next_attempt_at": None}
+    if to != Status.SENT:
+        columns |= {"completed_at": timezone.now(), "next_query_at": None}
+    return Transition(message, to, columns, event, under=message.request_id)
+
+
+# -- when to try and to ask again --------------------------------------------------------------------------------------
+
+VIETNAM = zoneinfo.ZoneInfo("Asia/Ho_Chi_Minh")
+
+QUIET_END_OF_DAY = dt.timedelta(minutes=5)
+"""No repeat starts so late in the day: it could reach eSMS tomorrow, when the RequestId may count as new."""
+
+FIRST_QUERY = dt.timedelta(minutes=5)
+"""The age at which eSMS is first asked about a message that it has not reported; then at twice that age, and so on.
+
+eSMS documents that it cannot tell of a message at once, and not how long that lasts."""
+
+LAST_QUERY = dt.timedelta(days=6, hours=18)
+"""eSMS documents that it tells of the last seven days only."""
+
+
+def may_repeat_at(uncertain_since: dt.datetime, when: dt.datetime) -> bool:
+    """Is a repeat with the same RequestId surely on the same Vietnam calendar day as the first call?
+
+    eSMS documents that it blocks a RequestId "within the day" and elsewhere for 24 hours; this trusts the narrower.
+    """
+    last = (when + QUIET_END_OF_DAY).astimezone(VIETNAM)
+    return uncertain_since.astimezone(VIETNAM).date() == last.date()
+
+
+def back_off(attempts: int) -> dt.timedelta:
+    """15 s, doubled for each call made, up to 15 minutes; spread, so that waiting messages do not come all at once."""
+    seconds = min(15 * 2 ** min(attempts - 1, 10), 900) if attempts else 15
+    return dt.timedelta(seconds=seconds * random.uniform(0.75, 1))  # noqa: S311 - jitter, not a secret
+
+
+def first_query_at(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime) -> dt.datetime | None:
+    """When to ask eSMS about a message that it took. It finds one by the SMSID alone, and stores no sandbox message."""
+    return next_query_at(sent_at, timezone.now()) if sms_id and not message.sandbox else None
+
+
+def next_query_at(sent_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
+    """When to ask what became of a message, if it has been asked by now; None: not again."""
+    age = max(now - sent_at, FIRST_QUERY / 2)
+    return sent_at + min(2 * age, LAST_QUERY) if age < LAST_QUERY else None
+
+
+# -- the history -------------------------------------------------------------------------------------------------------
+
+ABANDONED = "abandoned"
+"""Beside the values of `Reach`, in the history: the worker was gone before it could tell how far its call got."""
+
+
+def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
+    """A line for the history, not stored yet: a note unless another kind is given; English, as `formatting` has it."""
+    fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
+    return ViberMessageEvent(message=message, request_id=message.request_id, text=text[:500], **fields)
+
+
+def note(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> None:
+    """Add the same line to the history of each message."""
+    store_events(make_note(message, text, **fields) for message in messages)
+
+
+def store_events(events: Iterable[ViberMessageEvent | None]) -> None:
+    found = [event for event in events if event is not None]
+    insert_each(found, using=OutboundViberMessage.objects.write_alias())
+
+
+def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
+    """Count, by primary key, the calls under the current RequestId that left, so far as is known, without an answer."""
+    if not messages:
+        return Counter()
+    events = ViberMessageEvent.objects.for_writing().filter(message__in=[message.id for message in messages])
+    events = events.filter(data__reach__in=[Reach.NO_ANSWER.value, ABANDONED])
+    counts = events.order_by().values_list("message", "request_id").annotate(Count("pk"))
+    current = {message.id: message.request_id for message in messages}
+    return Counter({pk: count for pk, request_id, count in counts if current[pk] == request_id})
+
+
+def log_undecided(message: OutboundViberMessage) -> None:
+    logger.error("message %s may have been sent, or not; nothing repeats it, somebody has to decide", message.id)

@@ -1,4 +1,4 @@
-"""How the queue stands: derived from the rows and the settings, for commands, monitoring and the admin."""
+"""Can messages go out with the settings as they are, and do they?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from django.core.checks import ERROR
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Min, Q
 from django.utils import timezone
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
-from .amounts import grouped
 from .codes import ACCOUNT_CODES, describe
-from .conf import readable_settings
+from .conf import get_dispatcher, get_settings, readable_settings
+from .formatting import grouped
 from .gateways.base import Reach
+from .gateways.loading import get_gateway
+from .lifecycle import new_request_id
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .readiness import find_trouble
-from .transactions import write_alias
+from .tokens import LARGEST_PK, callback_url
 
 STALLED_AFTER = dt.timedelta(minutes=10)
 """So long may messages be due without a single call being made; cron comes every minute."""
@@ -149,7 +153,7 @@ class QueueStatus:
 def get_queue_status() -> QueueStatus:
     """The queue as it stands now, in a handful of indexed queries. Settings in disorder are told, not raised."""
     now = timezone.now()
-    messages = OutboundViberMessage.objects.using(write_alias())
+    messages = OutboundViberMessage.objects.for_writing()
     waiting = messages.filter(status__in=[Status.QUEUED, Status.UNKNOWN, Status.SENDING]).aggregate(
         queued=Count("pk", filter=Q(status=Status.QUEUED)),
         sending=Count("pk", filter=Q(status=Status.SENDING)),
@@ -180,7 +184,7 @@ def get_queue_status() -> QueueStatus:
 
 def in_trouble() -> bool:
     """Do messages wait because eSMS refused the account or did not answer? Then one of them is tried first."""
-    if OutboundViberMessage.objects.using(write_alias()).in_account_trouble().exists():
+    if OutboundViberMessage.objects.for_writing().in_account_trouble().exists():
         return True
     return _is_outage(_last_calls())
 
@@ -193,7 +197,7 @@ class _Call(NamedTuple):
 
 def _last_calls() -> list[_Call]:
     """The latest calls about messages, newest first."""
-    calls = ViberMessageEvent.objects.using(write_alias()).filter(kind=ViberMessageEvent.Kind.ATTEMPT)
+    calls = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT)
     newest = calls.order_by("-pk").values_list("created_at", "code", "data__reach")[: readable_settings().CONCURRENCY]
     return [_Call(*call) for call in newest]
 
@@ -202,3 +206,59 @@ def _is_outage(calls: list[_Call]) -> bool:
     """Have the latest calls had no answer, one after the other?"""
     silent = itertools.takewhile(lambda call: call.reach in _NON_ANSWERS, calls)
     return sum(1 for _call in silent) >= min(_SILENCE, readable_settings().CONCURRENCY)
+
+
+def require_setup() -> None:
+    """Raise `ImproperlyConfigured`, naming the setting, where no message can be sent with the settings as they are."""
+    conf = get_settings()
+    get_gateway()
+    callback_url(LARGEST_PK, new_request_id(), conf)
+
+
+def find_trouble() -> str:
+    """Why messages do not go out with the settings as they are, in a sentence for people; empty where they do."""
+    try:
+        require_setup()
+        dispatcher = get_dispatcher()
+    except ImproperlyConfigured as error:
+        return str(error)
+    return task_trouble() if is_django_tasks(dispatcher) else ""
+
+
+def is_django_tasks(dispatcher: object) -> bool:
+    # By its path, because that module imports what this one serves.
+    return dispatcher is import_string("esms_viber.dispatch.django_tasks")
+
+
+def find_task() -> tuple[Any, Exception | None]:
+    """The task of the dispatcher `django_tasks`, or why it cannot be had."""
+    try:
+        return import_string("esms_viber.delivery.django_task.deliver"), None
+    except Exception as error:  # noqa: BLE001 - it is made when imported, by whatever backend TASKS names
+        return None, error
+
+
+def task_trouble() -> str:
+    """Why the dispatcher `django_tasks` has no tasks, in a sentence for people; empty where it has."""
+    problem = find_task()[1]
+    return "" if problem is None else _tasks_cannot_be_used(str(problem))
+
+
+def backend_trouble() -> str:
+    """The first error of the tasks' backend's own check, in a sentence for people; empty where it finds none.
+
+    For the system checks alone: a backend may complain of what its worker lacks, and take tasks all the same.
+    """
+    task = find_task()[0]
+    if task is None:
+        return ""
+    try:
+        errors = [message.msg for message in task.get_backend().check() if message.level >= ERROR]
+    except Exception as error:  # noqa: BLE001 - somebody else's code, over settings that are wrong
+        errors = [f"{type(error).__name__}: {error}"]
+    return _tasks_cannot_be_used(errors[0]) if errors else ""
+
+
+def _tasks_cannot_be_used(problem: str) -> str:
+    sentence = gettext('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
+    return sentence % {"problem": problem.rstrip(".")}

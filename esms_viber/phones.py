@@ -15,6 +15,7 @@ from phonenumbers import PhoneNumberType
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
+
 # In 2018 every 11-digit mobile number became a 10-digit one; only the prefix changed.
 PREFIXES_BEFORE_2018 = {
     "120": "70", "121": "79", "122": "77", "126": "76", "128": "78",

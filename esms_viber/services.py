@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
-from django.utils import timezone, translation
+from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from . import intake, lifecycle
-from .claims import new_claim
-from .delivery import DeliverySummary, deliver_claimed, deliver_due_messages, deliver_messages
+from . import creation, lifecycle
+from .database import in_transaction, refuse_open_transaction
+from .delivery.claims import new_claim
+from .delivery.worker import DeliverySummary, deliver_claimed, deliver_due_messages, deliver_messages
 from .dispatch import dispatch_on_commit
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .polling import refresh_viber_messages
-from .readiness import require_setup
-from .resending import needing_decision, plan_resend
-from .transactions import in_transaction, lock, refuse_open_transaction, write_alias
+from .monitoring import require_setup
+from .reports.polling import refresh_viber_messages
+from .resend import needing_decision, resend
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
+
 
 __all__ = [
     "DeliverySummary",
@@ -38,8 +38,6 @@ __all__ = [
     "send_viber_message",
     "settle_viber_messages",
 ]
-
-logger = logging.getLogger("esms_viber")
 
 _CANCELLED = gettext_noop("Cancelled.")
 _LOOKED_UP = gettext_noop("Looked up: it need not be sent again.")
@@ -83,15 +81,17 @@ def send_viber_message(
         send_at=send_at,
         expires_at=expires_at,
     )
-    message.validate_for_sending()
+    creation.validate(message)
     require_setup()
     if message.send_at is not None and message.send_at > timezone.now():
         raise ValidationError(
             {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}
         )
-    refuse_open_transaction("Use queue_viber_message(), which sends after the commit.")
-    lifecycle.enter(message, Status.SENDING, **new_claim(timezone.now()))
-    stored = in_transaction(lambda: intake.insert_or_first(message, user=user), repeatable=False)
+    alias = OutboundViberMessage.objects.write_alias()
+    refuse_open_transaction("Use queue_viber_message(), which sends after the commit.", using=alias)
+    claim_id, lease_until = new_claim(timezone.now())
+    lifecycle.enter(message, Status.SENDING, claim_id=claim_id, lease_until=lease_until)
+    [stored] = in_transaction(lambda: creation.insert([message], user=user), using=alias, repeatable=False)
     if stored is message:
         deliver_claimed(message)
     return stored
@@ -133,16 +133,9 @@ def queue_viber_message(
         send_at=send_at,
         expires_at=expires_at,
     )
-    message.validate_for_sending()
-    lifecycle.enter(message, Status.QUEUED)
-
-    def write() -> OutboundViberMessage:
-        stored = intake.insert_or_first(message, user=user)
-        if stored is message:
-            dispatch_on_commit([message.id], write_alias())
-        return stored
-
-    return in_transaction(write, repeatable=False)
+    creation.validate(message)
+    [stored] = creation.queue([message], user=user)
+    return stored
 
 
 def queue_viber_messages(
@@ -154,30 +147,24 @@ def queue_viber_messages(
     `dedupe_key` that was given before, in the list or in the table, the first row stands in.
     """
     messages = list(messages)
-    intake.validate_all(messages)
-    for message in messages:
-        lifecycle.enter(message, Status.QUEUED)
-
-    def write() -> list[OutboundViberMessage]:
-        stored = intake.insert_all(messages, user=user)
-        new = [row.id for row, given in zip(stored, messages, strict=True) if row is given]
-        dispatch_on_commit(new, write_alias())
-        return stored
-
-    return in_transaction(write, repeatable=False)
+    creation.validate_all(messages)
+    return creation.queue(messages, user=user)
 
 
 def queue_stored_message(message: OutboundViberMessage, *, user: AbstractBaseUser | None = None) -> bool:
     """Queue a draft, or what failed or was cancelled, to be sent after the commit; False where it is none of these."""
     if not message.is_editable:
         return False
-    message.validate_for_sending()
-    alias = write_alias()
-    with transaction.atomic(using=alias):
-        if queued := lifecycle.queue(message):
-            lifecycle.note(message, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
-            dispatch_on_commit([message.id], alias)
-    return queued
+    creation.validate(message)
+
+    def write() -> bool:
+        queued = lifecycle.transition(lifecycle.queue(message))
+        if queued:
+            lifecycle.note([message], "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+            dispatch_on_commit([message.id])
+        return queued
+
+    return in_transaction(write, using=OutboundViberMessage.objects.write_alias(), repeatable=False)
 
 
 def resend_viber_messages(
@@ -187,50 +174,11 @@ def resend_viber_messages(
 
     A draft, and what failed or was cancelled, is queued itself, as it is stored now. What eSMS took, or may have
     taken, becomes a new message. Skipped: what is queued or being sent, what has a resend that is not final yet, and
-    what cannot be sent as it stands (`esms_viber.resending.plan_resend` tells which and why).
+    what cannot be sent as it stands (`esms_viber.resend.plan_resend` tells which and why).
     """
-    pks = _pks(messages)
-    return in_transaction(lambda: _resend(pks, user), repeatable=False)
-
-
-def _resend(pks: list[int], user: AbstractBaseUser | None) -> list[OutboundViberMessage]:
-    with translation.override(None):  # the reasons are for the log, which is in English whoever resends
-        plan = plan_resend(_locked(pks))
-    for message, reason in plan.skipped:
-        told = "it cannot be sent as it stands." if message.id in plan.invalid else reason
-        logger.info("message %s is not sent again: %s", message.id, told)
-    lifecycle.queue_all(plan.first)
-    lifecycle.note_all(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
-    lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
-    copies = [_copy_for_resend(message) for message in plan.again]
-    intake.insert_all(copies, user=user)
-    dispatch_on_commit([message.id for message in plan.first + copies], write_alias())
-    return plan.first + copies
-
-
-def _pks(messages: Iterable[OutboundViberMessage]) -> list[int]:
-    """In the order in which everybody locks. To be read before the transaction begins, which must begin with a lock."""
-    return sorted({message.id for message in messages})
-
-
-def _locked(pks: list[int]) -> list[OutboundViberMessage]:
-    """The rows as they are now; as many at a time as a statement may name."""
-    rows = OutboundViberMessage.objects.using(write_alias()).order_by("pk")
-    return [row for start in range(0, len(pks), 500) for row in lock(rows.filter(pk__in=pks[start : start + 500]))]
-
-
-def _copy_for_resend(message: OutboundViberMessage) -> OutboundViberMessage:
-    """A new message for the same phone; not its dedupe key, nor its times."""
-    copy = OutboundViberMessage(
-        **{
-            name: getattr(message, name)
-            for name in OutboundViberMessage.CALLERS_COLUMNS
-            if name not in {"dedupe_key", "send_at", "expires_at"}
-        },
-        resend_of=message,
-    )
-    lifecycle.enter(copy, Status.QUEUED)
-    return copy
+    pks = [message.id for message in messages]
+    alias = OutboundViberMessage.objects.write_alias()
+    return in_transaction(lambda: resend(pks, user=user), using=alias, repeatable=False)
 
 
 def cancel_viber_messages(
@@ -240,19 +188,19 @@ def cancel_viber_messages(
 
     An `unknown` message stays `unknown`: it may have been sent. Others are skipped.
     """
-    pks = _pks(messages)
+    pks = [message.id for message in messages]
 
     def write() -> list[OutboundViberMessage]:
-        rows = _locked(pks)
+        rows = OutboundViberMessage.objects.locked(pks)
         waiting = [row for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
         repeating = [row for row in rows if row.status == Status.UNKNOWN and row.next_attempt_at is not None]
-        lifecycle.cancel_all(waiting)
-        lifecycle.note_all(waiting, _CANCELLED, user=user)
+        lifecycle.transition(*(lifecycle.cancel(row) for row in waiting))
+        lifecycle.note(waiting, _CANCELLED, user=user)
         lifecycle.stop_repeating(repeating)
-        lifecycle.note_all(repeating, _REPEATING_STOPPED, user=user)
+        lifecycle.note(repeating, _REPEATING_STOPPED, user=user)
         return sorted(waiting + repeating, key=lambda row: row.id)
 
-    return in_transaction(write)
+    return in_transaction(write, using=OutboundViberMessage.objects.write_alias())
 
 
 def settle_viber_messages(
@@ -262,13 +210,13 @@ def settle_viber_messages(
 
     They keep their status, are not counted as waiting for a decision any more, and can be sent again all the same.
     """
-    pks = _pks(messages)
+    pks = [message.id for message in messages]
 
     def write() -> list[OutboundViberMessage]:
-        locked = _locked(pks)
+        locked = OutboundViberMessage.objects.locked(pks)
         waiting = needing_decision(pks)
         rows = [row for row in locked if row.id in waiting]
-        lifecycle.note_all(rows, _LOOKED_UP, user=user, data={"looked_up": True})
+        lifecycle.note(rows, _LOOKED_UP, user=user, data={"looked_up": True})
         return rows
 
-    return in_transaction(write)
+    return in_transaction(write, using=OutboundViberMessage.objects.write_alias())

@@ -7,8 +7,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from .exceptions import CancelSend
-from .tracebacks import log_failure
+from .exceptions import CancelSend, log_failure
 
 __all__ = ["CancelSend", "pre_send", "status_changed"]
 

@@ -14,9 +14,8 @@ from django.test import Client
 from .gateways.base import OutgoingMessage, Reach, SendResult
 from .gateways.memory import MemoryGateway, outbox
 from .models import OutboundViberMessage
-from .outgoing import callback_path
 from .phones import normalize_phone
-from .tokens import make_token
+from .tokens import callback_path, make_token
 
 __all__ = ["answer_next", "assert_sent", "outbox", "play_callback", "reset"]
 

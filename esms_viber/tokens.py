@@ -1,8 +1,114 @@
-"""The signed token by which a callback proves which message and which attempt at it it speaks of."""
+"""The callback's address, and the signed token in it that proves which message and attempt it speaks of."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from urllib.parse import SplitResult, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signing import BadSignature, Signer
+from django.middleware.locale import LocaleMiddleware
+from django.urls import NoReverseMatch, get_script_prefix, reverse, set_script_prefix
+from django.utils import translation
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
+
+from .conf import ViberSettings
+
+LARGEST_PK = 2**63 - 1
+URLCONF_LINE = 'path("esms-viber/", include("esms_viber.urls"))'
+
+_SEGMENT = r"(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+"
+_ORIGIN = re.compile(rf"https?://[A-Za-z0-9.:\[\]-]+(?:/{_SEGMENT})*/?")
+
+
+def split_origin(origin: str | None) -> SplitResult | None:
+    """None for anything but a scheme and a host, and the path under which the site is mounted."""
+    try:
+        parts = urlsplit(origin or "")
+        fits = bool(parts.hostname) and (parts.port is None or parts.port >= 0)
+    except ValueError:  # a port that is none, an IPv6 address without its bracket
+        return None
+    return parts if fits and _ORIGIN.fullmatch(origin or "") else None
+
+
+def not_an_origin() -> str:
+    return _(
+        'ESMS_VIBER["CALLBACK_ORIGIN"] must be a scheme and a host (and a port, if need be) and, where the site is '
+        "mounted under one, a path; and nothing else."
+    )
+
+
+def callback_url(pk: int, request_id: str, conf: ViberSettings) -> str:
+    """Empty without `CALLBACK_ORIGIN`. Holds no `?`: how eSMS adds to an existing query string is not documented.
+
+    Raises `ImproperlyConfigured` where there is none to be had.
+    """
+    if not conf.CALLBACK_ORIGIN:
+        return ""
+    if split_origin(conf.CALLBACK_ORIGIN) is None:
+        raise ImproperlyConfigured(not_an_origin())
+    # Before the URLconf is looked at: without SECRET_KEY, Django's own error names it.
+    token = make_token(pk, request_id)
+    try:
+        path = callback_path(token)
+    except NoReverseMatch:
+        sentence = _(
+            'ESMS_VIBER["CALLBACK_ORIGIN"] is set, but nothing answers there. Add to your root URLconf: %(line)s'
+        )
+        raise ImproperlyConfigured(sentence % {"line": URLCONF_LINE}) from None
+    except Exception as error:
+        # Importing the URLconf runs the site's own code, which may raise anything.
+        sentence = _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the root URLconf cannot be loaded: %(problem)s.')
+        raise ImproperlyConfigured(sentence % {"problem": type(error).__name__}) from error
+    return conf.CALLBACK_ORIGIN.rstrip("/") + path
+
+
+def callback_path(token: str) -> str:
+    """The callback's path below the place where the site is mounted.
+
+    The same from every request, thread, worker and command: neither the URLconf of the request, nor the path that the
+    web server mounts the site under, nor the active language changes it.
+    """
+    with _mounted_nowhere(), translation.override(site_language()):
+        return reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=[token])
+
+
+def site_language() -> str:
+    """The language of a request that asks for none, as eSMS's do."""
+    if _has_locale_middleware(tuple(settings.MIDDLEWARE)):
+        try:
+            # It answers in "en" where LANGUAGE_CODE is "en-us" and LANGUAGES has "en" only.
+            return translation.get_supported_language_variant(settings.LANGUAGE_CODE)
+        except LookupError:
+            pass
+    return settings.LANGUAGE_CODE
+
+
+@lru_cache(maxsize=8)
+def _has_locale_middleware(paths: tuple[str, ...]) -> bool:
+    """Is one of these Django's `LocaleMiddleware`, or a subclass of it?"""
+    for path in paths:
+        with suppress(Exception):  # it fails when Django loads it, and says why
+            found = import_string(path)
+            if isinstance(found, type) and issubclass(found, LocaleMiddleware):
+                return True
+    return False
+
+
+@contextmanager
+def _mounted_nowhere() -> Iterator[None]:
+    before = get_script_prefix()
+    set_script_prefix("/")
+    try:
+        yield
+    finally:
+        set_script_prefix(before)
+
 
 # Both separators are characters that no URL encoding touches: the token is part of a URL inside a URL.
 _SEPARATOR = "."

@@ -10,9 +10,9 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from .callbacks import Receipt, receive_callback
+from .database import non_atomic_requests
+from .reports.callbacks import Receipt, receive_callback
 from .tokens import read_token
-from .transactions import non_atomic_requests
 
 
 @non_atomic_requests

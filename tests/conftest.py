@@ -9,10 +9,10 @@ from typing import Any
 
 import hypothesis
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
-from esms_viber.transactions import begin_with_write
+from esms_viber.database import atomic_for_writing
 from tests.clock import SHIFT, Clock, noon, python_path
 from tests.fake_gateway import PATIENCE, FakeGateway
 
@@ -88,10 +88,10 @@ def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
 @pytest.fixture
 def clock_of_leases(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The test's clock, by which a run also measures when to renew its claims: no time passes but by `advance()`."""
-    from esms_viber import delivery
+    from esms_viber.delivery import worker
 
     measured = SimpleNamespace(monotonic=lambda: clock.now().timestamp(), sleep=time.sleep)
-    monkeypatch.setattr(delivery, "time", measured)
+    monkeypatch.setattr(worker, "time", measured)
     return clock
 
 
@@ -105,8 +105,7 @@ def another_writer() -> Callable[[], AbstractContextManager[None]]:
 
         def write() -> None:
             try:
-                with transaction.atomic():
-                    begin_with_write("default")
+                with atomic_for_writing("default"):
                     is_writing.set()
                     time.sleep(0.5)
             finally:

@@ -254,7 +254,7 @@ def test_a_child_process_makes_the_same_address() -> None:
     script = (
         "import os, django; from django.conf import settings; settings.FORCE_SCRIPT_NAME = '/shop'\n"
         "django.setup()\n"
-        "from esms_viber.conf import get_settings; from esms_viber.outgoing import callback_url\n"
+        "from esms_viber.conf import get_settings; from esms_viber.delivery.payload import callback_url\n"
         "print(callback_url(1, 'a', get_settings()))"
     )
     run = subprocess.run(

@@ -27,9 +27,9 @@ def _tasks(settings) -> Iterator[None]:
     pytest.importorskip("django.tasks" if django.VERSION >= (6, 0) else "django_tasks", reason="needs django-tasks")
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.django_tasks"}
     # A task is bound to its backend when its module is imported; at a site the settings are there by then.
-    sys.modules.pop("esms_viber.background", None)
+    sys.modules.pop("esms_viber.delivery.django_task", None)
     yield
-    sys.modules.pop("esms_viber.background", None)
+    sys.modules.pop("esms_viber.delivery.django_task", None)
 
 
 def queue(count: int) -> list[int]:
@@ -39,7 +39,7 @@ def queue(count: int) -> list[int]:
 
 def enqueued() -> list[list[int]]:
     """What the dummy backend keeps: the arguments of each task."""
-    from esms_viber.background import deliver
+    from esms_viber.delivery.django_task import deliver
 
     return [result.args[0] for result in deliver.get_backend().results]
 
@@ -69,7 +69,7 @@ def test_the_task_sends_and_tells_what_came_of_it(settings):
     assert len(outbox) == 3
     assert OutboundViberMessage.objects.filter(pk__in=pks, status="sent").count() == 3
 
-    from esms_viber.background import deliver
+    from esms_viber.delivery.django_task import deliver
 
     assert deliver.call(pks) == {
         **dict.fromkeys(("sent", "failed", "unknown", "requeued", "left"), 0),
@@ -103,13 +103,13 @@ def test_tasks_that_cannot_be_used_are_told(settings, tasks: dict[str, Any]):
 
 
 def test_tasks_that_are_not_there_are_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "esms_viber.background", None)
+    monkeypatch.setitem(sys.modules, "esms_viber.delivery.django_task", None)
     (error,) = findings(deploy=False)
     assert error.id == "esms_viber.E009"
     assert "django-esms-viber[tasks]" in str(error.hint)
 
 
 def test_other_dispatchers_need_no_tasks(settings, monkeypatch):
-    monkeypatch.setitem(sys.modules, "esms_viber.background", None)
+    monkeypatch.setitem(sys.modules, "esms_viber.delivery.django_task", None)
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.inline"}
     assert findings() == []

@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from esms_viber.balance import Balance, BalanceUnavailable, ask, remembered
+from esms_viber.account import Balance, BalanceUnavailable, ask, remembered
 from esms_viber.gateways.base import BalanceResult, Reach
 from esms_viber.gateways.esms import EsmsGateway
 from tests.clock import Clock

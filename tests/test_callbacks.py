@@ -17,11 +17,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from esms_viber import callbacks, recording
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
-from esms_viber.reports import LEFT_OUT
+from esms_viber.reports import applying, callbacks
+from esms_viber.reports.parsing import LEFT_OUT
 from esms_viber.services import (
     cancel_viber_messages,
     deliver_due_messages,
@@ -737,7 +737,7 @@ def _deleted(path, monkeypatch):
 
 
 def _not_applied(path, monkeypatch):
-    monkeypatch.setattr(recording, "apply_report", _fail)
+    monkeypatch.setattr(applying, "apply_report", _fail)
     return report(path, DELIVERED)
 
 
@@ -780,7 +780,7 @@ def test_valid_token_is_never_logged(ask, answer, caplog, monkeypatch):
 def test_event_survives_when_applying_fails_and_the_repeat_applies_it(monkeypatch, caplog):
     message, path = send()
     with monkeypatch.context() as broken:
-        broken.setattr(recording, "apply_report", _fail)
+        broken.setattr(applying, "apply_report", _fail)
         assert report(path, DELIVERED).status_code == 500
     (event,) = callbacks_of(message)
     assert (event.applied, status_of(message)) == (False, "sent")
@@ -801,7 +801,7 @@ def test_event_survives_the_rollback_of_what_was_applied(monkeypatch):
         raise ValueError("a mistake of ours")
 
     with monkeypatch.context() as broken:
-        broken.setattr(recording, "apply_report", write_then_fail)
+        broken.setattr(applying, "apply_report", write_then_fail)
         assert report(path, DELIVERED).status_code == 500
     (event,) = callbacks_of(message)
     assert not event.applied
@@ -813,7 +813,7 @@ def test_final_report_that_could_not_be_applied_is_kept_though_a_hundred_are(mon
     for n in range(100):
         report(path, TAKEN, n=str(n))
     with monkeypatch.context() as broken:
-        broken.setattr(recording, "apply_report", _fail)
+        broken.setattr(applying, "apply_report", _fail)
         assert report(path, DELIVERED).status_code == 500
     assert report(path, DELIVERED).status_code == 200
     assert status_of(message) == "delivered"
@@ -822,7 +822,7 @@ def test_final_report_that_could_not_be_applied_is_kept_though_a_hundred_are(mon
 def test_report_on_the_way_whose_applying_failed_adds_what_the_row_lacks_when_it_is_repeated(monkeypatch):
     message, path = send(SendResult(reach=Reach.ANSWERED, code="100"))
     with monkeypatch.context() as broken:
-        broken.setattr(recording, "apply_report", _fail)
+        broken.setattr(applying, "apply_report", _fail)
         assert report(path, TAKEN, SMSID="sms-1").status_code == 500
     assert report(path, TAKEN, SMSID="sms-1").status_code == 200
     message.refresh_from_db()
@@ -841,16 +841,16 @@ def test_callback_is_not_kept_without_its_message_having_had_the_request_id(monk
 def test_what_has_moved_on_since_it_was_read_is_read_again(monkeypatch, meanwhile, ends):
     message, path = send(TIME_OUT)
     OutboundViberMessage.objects.update(status="sent")
-    status_after = recording.status_after
+    status_after = applying.status_after
 
     def then_somebody_else(*args):
-        monkeypatch.setattr(recording, "status_after", status_after)
+        monkeypatch.setattr(applying, "status_after", status_after)
         try:
             return status_after(*args)
         finally:
             OutboundViberMessage.objects.update(status=meanwhile)
 
-    monkeypatch.setattr(recording, "status_after", then_somebody_else)
+    monkeypatch.setattr(applying, "status_after", then_somebody_else)
     assert report(path, UNDELIVERED).status_code == 200
     assert status_of(message) == ends
     (event,) = callbacks_of(message)
@@ -863,9 +863,9 @@ def test_what_moves_on_each_time_is_read_a_few_times_and_kept(monkeypatch):
 
     def moved_on(*args, **kwargs):
         tries.append(args)
-        raise recording.MovedOn
+        raise applying.MovedOn
 
-    monkeypatch.setattr(recording, "apply_report", moved_on)
+    monkeypatch.setattr(applying, "apply_report", moved_on)
     assert report(path, DELIVERED).status_code == 500
     assert 2 <= len(tries) <= 10
     assert len(callbacks_of(message)) == 1
@@ -889,7 +889,7 @@ def test_status_changed_comes_once_and_after_the_commit(moves, monkeypatch, atom
 def test_event_survives_a_failure_under_atomic_requests(monkeypatch):
     message, path = send()
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    monkeypatch.setattr(recording, "apply_report", _fail)
+    monkeypatch.setattr(applying, "apply_report", _fail)
     assert report(path, DELIVERED).status_code == 500
     assert len(callbacks_of(message)) == 1
 

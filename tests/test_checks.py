@@ -22,14 +22,14 @@ from django.test import override_settings
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from esms_viber import readiness
+from esms_viber import monitoring
 from esms_viber.checks import sending
 from esms_viber.conf import NAMES
 from esms_viber.dispatch import get_dispatcher
-from esms_viber.gateways import get_gateway
 from esms_viber.gateways.base import BaseGateway
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.esms import EsmsGateway
+from esms_viber.gateways.loading import get_gateway
 from esms_viber.gateways.memory import MemoryGateway
 
 ESMS = "esms_viber.gateways.esms.EsmsGateway"
@@ -489,7 +489,7 @@ def test_a_gateway_without_a_limit_has_none_that_is_too_low() -> None:
     ],
 )
 def test_tasks_without_their_package_name_it(monkeypatch: pytest.MonkeyPatch, backend: str, parts: list[str]) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (None, ModuleNotFoundError("No module")))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (None, ModuleNotFoundError("No module")))
     monkeypatch.setattr(
         sending, "find_spec", lambda name: None if name in {"django_tasks_db", "django_tasks_rq"} else 1
     )
@@ -503,7 +503,7 @@ def test_tasks_without_their_package_name_it(monkeypatch: pytest.MonkeyPatch, ba
 
 
 def test_tasks_whose_app_is_missing_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (None, RuntimeError("isn't in INSTALLED_APPS")))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (None, RuntimeError("isn't in INSTALLED_APPS")))
     monkeypatch.setattr(sending, "find_spec", lambda name: 1)
     tasks = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
     with override_settings():
@@ -536,20 +536,20 @@ class UnreadyBackend:
     ],
 )
 def test_tasks_whose_backend_is_not_ready_are_told(monkeypatch: pytest.MonkeyPatch, found: Any, named: str) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (UnreadyBackend(found), None))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (UnreadyBackend(found), None))
     told = only(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}, TASKS={"default": None}), "E009")
     assert str(told.msg).endswith(named)
 
 
 @pytest.mark.parametrize("found", [[], [CheckWarning("Slow")]])
 def test_tasks_whose_backend_only_warns_are_ready(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (UnreadyBackend(found), None))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (UnreadyBackend(found), None))
     assert "E009" not in ids(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}))
 
 
 @pytest.mark.parametrize("tasks", [None, [], {}, {"default": None}, {"default": {}}])
 def test_tasks_of_a_wrong_type_are_told(monkeypatch: pytest.MonkeyPatch, tasks: Any) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (None, TypeError("no backend")))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (None, TypeError("no backend")))
     monkeypatch.setattr(sending, "find_spec", lambda name: object())
     told = only(check({"DISPATCHER": "esms_viber.dispatch.django_tasks"}, TASKS=tasks), "E009")
     assert "TASKS needs a backend" in str(told.hint)
@@ -557,7 +557,7 @@ def test_tasks_of_a_wrong_type_are_told(monkeypatch: pytest.MonkeyPatch, tasks: 
 
 @pytest.mark.parametrize("version", [(5, 2, 0), (6, 0, 0)])
 def test_tasks_of_the_package_that_is_missing_itself(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]) -> None:
-    monkeypatch.setattr(readiness, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks'")))
+    monkeypatch.setattr(monitoring, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks'")))
     monkeypatch.setattr(sending, "find_spec", lambda name: None)
     monkeypatch.setattr("django.VERSION", version)
     tasks = {"default": {"BACKEND": "django_tasks.backends.immediate.ImmediateBackend"}}

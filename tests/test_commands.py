@@ -22,13 +22,13 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connections
 
-from esms_viber import delivery, watching
+from esms_viber.delivery import worker
+from esms_viber.delivery.worker import watch
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import queue_viber_message, queue_viber_messages
 from esms_viber.signals import pre_send
-from esms_viber.watching import watch
 from tests.fake_gateway import PATIENCE, Close, Hang, Until, Wait, accepted, refused, wait_until
 from tests.test_concurrency import _database_url
 
@@ -172,7 +172,7 @@ settings.ESMS_VIBER = {{**settings.ESMS_VIBER, "GATEWAY": "esms_viber.gateways.e
     "BASE_URL": {url!r}, "CONCURRENCY": 4, "DISPATCHER": "esms_viber.dispatch.queue_only"}}
 django.setup()
 import datetime as dt
-from esms_viber import claims
+from esms_viber.delivery import claims
 claims.LEASE = dt.timedelta(seconds={lease})
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "send_viber_messages", *{arguments!r}])
@@ -265,7 +265,7 @@ def test_told_to_stop_it_waits_for_no_more_than_one_slow_receiver():
 
     pre_send.connect(slow)
     try:
-        summary = delivery.Drain(should_stop=lambda: len(asked) == 5).run()
+        summary = worker.Worker(should_stop=lambda: len(asked) == 5).run()
     finally:
         pre_send.disconnect(slow)
     assert len(asked) == 5
@@ -287,7 +287,7 @@ def test_told_twice_it_ends_at_once_and_nothing_is_lost(esms, clock):
     assert states()["sending"] >= 4
     esms.answer_all(refused("124"))
     clock.advance(hours=1)
-    delivery.deliver_due_messages()
+    worker.deliver_due_messages()
     assert states()["sending"] == 0
     first = {request["RequestId"] for request in esms.requests[:4]}
     assert set(OutboundViberMessage.objects.sent().values_list("request_id", flat=True)) >= first
@@ -305,7 +305,7 @@ def test_a_sender_stopped_past_its_lease_and_continued_harms_nothing(esms, clock
         # Its own clock is to run on: by it the leases are over when it is continued.
         wait_until(lambda: OutboundViberMessage.objects.abandoned().count() == 12)
         esms.answer_all(lambda request: refused("124") if request["RequestId"] in taken else accepted())
-        delivery.deliver_due_messages()
+        worker.deliver_due_messages()
         assert states() == {"sent": 12}
         released.set()
         process.send_signal(signal.SIGCONT)
@@ -343,13 +343,13 @@ def test_a_time_limit_in_the_middle_of_a_run_loses_no_answer(esms, settings):
     before = signal.signal(signal.SIGALRM, end)
     try:
         with pytest.raises(TimeLimit):
-            delivery.deliver_due_messages()
+            worker.deliver_due_messages()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert 8 <= len(esms.requests) < 40
     esms.answer_all(accepted())
     assert states() == {"sent": len(esms.requests), "queued": 40 - len(esms.requests)}
-    delivery.deliver_due_messages()
+    worker.deliver_due_messages()
     assert states() == {"sent": 40}
     assert len({request["RequestId"] for request in esms.requests}) == len(esms.requests) == 40
 
@@ -392,16 +392,16 @@ class Watcher:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch) -> None:
-    monkeypatch.setattr(delivery, "LOOKING", 0.05)
-    monkeypatch.setattr(watching, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(worker, "LOOKING", 0.05)
+    monkeypatch.setattr(worker, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(worker, "LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
 def wait_for_looks(monkeypatch) -> Callable[[int], None]:
     """`wait_for_looks(3)`: until a sender that goes on has looked for work, and found none, three times more."""
     looks = []
-    look = delivery.claims.take_over_abandoned
+    look = worker.claims.take_over_abandoned
 
     def counted() -> None:
         look()
@@ -411,7 +411,7 @@ def wait_for_looks(monkeypatch) -> Callable[[int], None]:
         enough = len(looks) + more
         wait_until(lambda: len(looks) >= enough)
 
-    monkeypatch.setattr(delivery.claims, "take_over_abandoned", counted)
+    monkeypatch.setattr(worker.claims, "take_over_abandoned", counted)
     return wait
 
 
@@ -462,8 +462,8 @@ def test_watching_lets_a_refused_account_rest(settings, monkeypatch):
         rests.append(len(outbox))
         time.sleep(seconds)
 
-    monkeypatch.setattr(watching, "FIRST_PAUSE", PATIENCE)
-    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(worker, "FIRST_PAUSE", PATIENCE)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="103")] * 10)
     queue(10)
     with Watcher():
@@ -474,7 +474,7 @@ def test_watching_lets_a_refused_account_rest(settings, monkeypatch):
 
 def test_watching_outlives_its_database(monkeypatch, caplog):
     """As when the server is restarted."""
-    claim, failures = delivery.claims.claim, []
+    claim, failures = worker.claims.claim, []
 
     def fail(*args, **options):
         if len(failures) < 2:
@@ -482,7 +482,7 @@ def test_watching_outlives_its_database(monkeypatch, caplog):
             raise OperationalError("server closed the connection unexpectedly")
         return claim(*args, **options)
 
-    monkeypatch.setattr(delivery.claims, "claim", fail)
+    monkeypatch.setattr(worker.claims, "claim", fail)
     queue(2)
     with Watcher():
         wait_until(lambda: len(outbox) == 2)
@@ -521,7 +521,7 @@ def test_a_busy_sender_takes_over_what_others_left(clock_of_leases, settings, es
         return accepted()
 
     esms.answer_all(answer)
-    assert delivery.deliver_due_messages().sent == 200
+    assert worker.deliver_due_messages().sent == 200
     order = [request["RequestId"] for request in esms.requests]
     assert 5 <= order.index(left.request_id) < 100
     assert len(set(order)) == len(order) == 200
@@ -557,7 +557,7 @@ def test_no_more_a_second_than_the_setting_allows(settings, esms):
     esms.answer_all(lambda request: times.append(time.monotonic()) or accepted())
     queue(15)
     began = time.monotonic()
-    delivery.deliver_due_messages()
+    worker.deliver_due_messages()
     assert len(times) == 15
     assert max(times) - began >= 14 / 20, "never sooner, however fast the machine"
 

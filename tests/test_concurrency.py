@@ -20,7 +20,7 @@ import pytest
 from django.db import connection, connections
 from django.test import Client
 
-from esms_viber import claims
+from esms_viber.delivery import claims
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent

@@ -13,16 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.test import TestCase
 
-from esms_viber import calls, delivery, dispatch
+from esms_viber import dispatch
+from esms_viber.delivery import calls, worker
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, Status
-from esms_viber.services import (
-    deliver_due_messages,
-    queue_viber_message,
-    queue_viber_messages,
-    resend_viber_messages,
-)
+from esms_viber.services import deliver_due_messages, queue_viber_message, queue_viber_messages, resend_viber_messages
 
 PHONE, TEXT = "+84901888484", "Xin chào"
 
@@ -360,7 +356,7 @@ def test_the_inline_dispatcher_starts_no_call_when_its_time_is_over(settings, mo
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.SlowGateway", "CONCURRENCY": 1}
     measured = SimpleNamespace(monotonic=lambda: SlowGateway.watch, sleep=time.sleep)
     with monkeypatch.context() as patched:
-        for module in (calls, delivery):
+        for module in (calls, worker):
             patched.setattr(module, "time", measured)
         messages = queue_several(6)
     assert len(outbox) == 2

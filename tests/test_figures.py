@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from esms_viber import figures
-from esms_viber.figures import Day, Figures, Tally, counted, get_campaigns, get_figures, get_progress
+from esms_viber import statistics
 from esms_viber.models import OutboundViberMessage as Message
+from esms_viber.statistics import Day, Figures, Tally, counted, get_campaigns, get_figures, get_progress
 from tests.clock import VIETNAM, Clock
 
 pytestmark = pytest.mark.django_db
@@ -100,7 +100,7 @@ def test_a_delivery_counts_by_the_time_it_took(seconds: float, number: int) -> N
     expected = [0] * 5
     expected[number] = 1
     assert look().deliveries == expected
-    assert counted(Message.objects.all()).filter(figures.took(number)).count() == 1
+    assert counted(Message.objects.all()).filter(statistics.took(number)).count() == 1
 
 
 def test_failures_by_reason_the_most_frequent_first() -> None:
@@ -165,9 +165,9 @@ def test_a_site_without_time_zones(settings) -> None:
     for time in (dt.time.min, dt.time.max):
         store("sent", created_at=dt.datetime.combine(DAYS[1], time))
     assert look().days == [Day(DAYS[1], Tally(Counter(sent=2)))]
-    assert figures.days_until(dt.datetime(2026, 3, 6, 23, 59), 3) == DAYS  # noqa: DTZ001 - the point
+    assert statistics.days_until(dt.datetime(2026, 3, 6, 23, 59), 3) == DAYS  # noqa: DTZ001 - the point
 
 
 def test_the_last_days_are_those_of_vietnam() -> None:
-    assert figures.days_until(dt.datetime(2026, 3, 5, 17, 0, tzinfo=dt.UTC), 3) == DAYS
-    assert figures.days_until(dt.datetime(2026, 3, 6, 16, 59, tzinfo=dt.UTC), 3) == DAYS
+    assert statistics.days_until(dt.datetime(2026, 3, 5, 17, 0, tzinfo=dt.UTC), 3) == DAYS
+    assert statistics.days_until(dt.datetime(2026, 3, 6, 16, 59, tzinfo=dt.UTC), 3) == DAYS

@@ -20,12 +20,7 @@ from hypothesis import strategies as st
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
-from esms_viber.services import (
-    cancel_viber_messages,
-    deliver_messages,
-    queue_viber_message,
-    resend_viber_messages,
-)
+from esms_viber.services import cancel_viber_messages, deliver_messages, queue_viber_message, resend_viber_messages
 from esms_viber.signals import status_changed
 
 pytestmark = pytest.mark.django_db(transaction=True)

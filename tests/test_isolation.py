@@ -16,10 +16,10 @@ from django.db import IntegrityError, connection, connections, transaction
 
 from esms_viber import testing
 from esms_viber.exceptions import DedupeKeyTaken, EsmsViberError
-from esms_viber.mailings import Mailing, review, store
+from esms_viber.mailing.mailing import Mailing, review, store
+from esms_viber.mailing.recipients import read_pasted
 from esms_viber.models import OutboundViberMessage as Message
 from esms_viber.models import ViberMessageEvent
-from esms_viber.recipients import read_pasted
 from esms_viber.services import queue_viber_message, queue_viber_messages, send_viber_message
 from tests.shop.models import Order
 

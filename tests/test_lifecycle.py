@@ -17,6 +17,7 @@ import esms_viber
 from esms_viber import lifecycle
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
+from esms_viber.lifecycle import Transition
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import (
     cancel_viber_messages,
@@ -65,12 +66,12 @@ def test_every_pair_of_states(old: Status, new: Status) -> None:
     message = row(old)
     before = columns_of(message)
     if is_allowed(old, new):
-        assert lifecycle.move(message, new, error_message="why") is True
+        assert lifecycle.transition(Transition(message, new, {"error_message": "why"})) is True
         assert message.status == new
         assert columns_of(message) == {**before, "status": new, "error_message": "why"}
     else:
         with pytest.raises(ValueError, match=f"from {old.value} to {new.value}"):
-            lifecycle.move(message, new, error_message="why")
+            Transition(message, new)
         assert message.status == old
         assert columns_of(message) == before
 
@@ -80,39 +81,41 @@ def test_every_pair_of_states(old: Status, new: Status) -> None:
 def test_every_pair_of_states_for_several_rows_at_once(old: Status, new: Status) -> None:
     messages = [row(old), row(old)]
     if is_allowed(old, new):
-        lifecycle.move_all(lifecycle.Move(message, new) for message in messages)
+        lifecycle.transition(*(Transition(message, new) for message in messages))
     else:
         with pytest.raises(ValueError, match=f"from {old.value} to {new.value}"):
-            lifecycle.move_all(lifecycle.Move(message, new) for message in messages)
+            lifecycle.transition(*(Transition(message, new) for message in messages))
     assert {columns_of(message)["status"] for message in messages} == {new if is_allowed(old, new) else old}
 
 
 @pytest.mark.django_db
-def test_one_forbidden_move_among_several_writes_none() -> None:
+def test_one_forbidden_transition_among_several_writes_none() -> None:
     queued, sent = row(Status.QUEUED), row(Status.SENT)
     with pytest.raises(ValueError, match="from sent to sending"):
-        lifecycle.move_all(lifecycle.Move(message, Status.SENDING) for message in (queued, sent))
+        lifecycle.transition(*(Transition(message, Status.SENDING) for message in (queued, sent)))
     assert columns_of(queued)["status"] == Status.QUEUED
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("old", "new"), [pair for pair in PAIRS if is_allowed(*pair)])
-def test_a_move_from_a_state_that_has_passed_writes_nothing(old: Status, new: Status) -> None:
+def test_a_transition_from_a_state_that_has_passed_writes_nothing(old: Status, new: Status) -> None:
     stale = row(old)
     passed = next(status for status in Status if status not in {old, new})
     OutboundViberMessage.objects.filter(pk=stale.pk).update(status=passed)
     before = columns_of(stale)
-    assert lifecycle.move(stale, new, error_message="late", sms_id="abc") is False
+    assert lifecycle.transition(Transition(stale, new, {"error_message": "late", "sms_id": "abc"})) is False
     assert columns_of(stale) == before
     assert (stale.status, stale.sms_id) == (old, "")
 
 
 @pytest.mark.django_db
-def test_a_move_under_a_claim_that_is_lost_writes_nothing() -> None:
-    message = row(Status.SENDING, claim_id="theirs")
-    assert lifecycle.move(message, Status.SENT, claim="mine") is False
+def test_a_transition_under_a_claim_that_is_lost_writes_nothing() -> None:
+    message = row(Status.SENDING, claim_id="mine")
+    OutboundViberMessage.objects.filter(pk=message.pk).update(claim_id="theirs")
+    assert lifecycle.transition(Transition(message, Status.SENT)) is False
     assert columns_of(message)["status"] == Status.SENDING
-    assert lifecycle.move(message, Status.SENT, claim="theirs") is True
+    message.refresh_from_db()
+    assert lifecycle.transition(Transition(message, Status.SENT)) is True
     assert columns_of(message)["claim_id"] == ""
 
 
@@ -130,7 +133,7 @@ def test_nothing_leads_out_of_a_final_report(final: Status) -> None:
 
 PACKAGE = Path(esms_viber.__file__).parent
 WRITERS = {"update", "create", "save", "acreate", "aupdate", "update_or_create", "get_or_create", "bulk_update"}
-MODELS = {"OutboundViberMessage", "_model"}
+MODELS = {"OutboundViberMessage"}
 
 
 def writes_of_status(source: str) -> list[int]:
@@ -145,7 +148,7 @@ def _writes(node: ast.AST) -> bool:
         return any(_is_status(t) and not _is_self(t) for target in targets for t in ast.walk(target))
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if name in WRITERS | MODELS | {"_set", "move_all", "move"} and any(k.arg == "status" for k in node.keywords):
+        if name in WRITERS | MODELS | {"set_columns", "enter"} and any(k.arg == "status" for k in node.keywords):
             return True
         if name in WRITERS | MODELS | {"setattr", "bulk_create"}:
             return any(_names_status(value) for value in [*node.args, *(k.value for k in node.keywords)])
@@ -217,8 +220,11 @@ class StatusWrites:
     def _comes_from_lifecycle(self) -> bool:
         frame = sys._getframe()
         while frame is not None:
-            # `rows` writes whatever statement it is given.
-            if frame.f_code.co_filename.startswith(str(PACKAGE)) and Path(frame.f_code.co_filename).name != "rows.py":
+            # `database` writes whatever statement it is given.
+            if (
+                frame.f_code.co_filename.startswith(str(PACKAGE))
+                and Path(frame.f_code.co_filename).name != "database.py"
+            ):
                 return Path(frame.f_code.co_filename).name == "lifecycle.py"
             frame = frame.f_back
         return False

@@ -19,13 +19,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 import esms_viber
-from esms_viber import balance, callbacks, watching
+from esms_viber import account
+from esms_viber.delivery import worker
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway
-from esms_viber.mailings import Mailing, review, store
+from esms_viber.mailing.mailing import Mailing, review, store
+from esms_viber.mailing.recipients import read_pasted
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
-from esms_viber.polling import refresh_due_messages
-from esms_viber.recipients import read_pasted
+from esms_viber.reports import callbacks
+from esms_viber.reports.polling import refresh_due_messages
 from esms_viber.services import (
     cancel_viber_messages,
     deliver_due_messages,
@@ -246,7 +248,7 @@ def test_a_callback_that_the_database_refuses(log: Log) -> None:
     assert f"callback for message {message.pk} could not be applied: django.db.utils." in log.text
     assert f"callback for message {message.pk} could not be stored: django.db.utils." in log.text
     assert f"({code})" in log.text
-    assert "esms_viber.callbacks:" in log.text
+    assert "esms_viber.reports.callbacks:" in log.text
     assert report(path_of(message), SendStatus="5", SendSuccess="1", phonenumber=PHONE, note=TEXT) == 200
     message.refresh_from_db()
     assert message.status == "delivered"
@@ -273,7 +275,7 @@ def test_a_report_that_cannot_be_applied(log: Log, monkeypatch: pytest.MonkeyPat
     def fail(*args: Any, **kwargs: Any) -> None:
         raise LookupError(WORDS)
 
-    monkeypatch.setattr(callbacks.recording, "apply_report", fail)
+    monkeypatch.setattr(callbacks.applying, "apply_report", fail)
     assert report(path_of(message), SendStatus="5", SendSuccess="1", phonenumber=PHONE) == 500
     assert "could not be applied: LookupError" in log.text
 
@@ -402,14 +404,14 @@ def test_a_database_that_fails_while_watching(log: Log, monkeypatch: pytest.Monk
         raise OperationalError(WORDS)
 
     stopped: list[bool] = []
-    monkeypatch.setattr(watching.Drain, "run", fail_once)
-    watching.watch(should_stop=lambda: bool(stopped), on_progress=lambda count: None)
+    monkeypatch.setattr(worker.Worker, "run", fail_once)
+    worker.watch(should_stop=lambda: bool(stopped), on_progress=lambda count: None)
     assert "the database failed; what was on its way is taken over in two minutes: django.db.utils.Oper" in log.text
 
 
 def test_a_cache_that_fails(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "get", fail)
-    balance.remembered()
+    account.remembered()
     assert "the cache cannot be read" in log.text
 
 

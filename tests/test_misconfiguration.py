@@ -19,14 +19,14 @@ from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.urls import path
 
-from esms_viber import mailings, readiness
+from esms_viber import monitoring
 from esms_viber.gateways.base import BaseGateway
 from esms_viber.gateways.memory import MemoryGateway, outbox
-from esms_viber.mailings import Mailing
+from esms_viber.mailing.mailing import Mailing, review, send_inline, store
+from esms_viber.mailing.recipients import read_pasted
 from esms_viber.management.commands.send_viber_messages import Command
 from esms_viber.models import OutboundViberMessage
 from esms_viber.monitoring import get_queue_status
-from esms_viber.recipients import read_pasted
 from esms_viber.services import (
     deliver_due_messages,
     queue_viber_message,
@@ -182,14 +182,14 @@ def test_many_are_kept_too_and_told_once(broken: Any, caplog: Any, call: Callabl
 def test_a_mailing_is_kept_too(broken: Any, caplog: Any, admin_user: Any) -> None:
     _name, named, mend = broken
     mailing = Mailing(campaign="tet", content=TEXT)
-    found = mailings.review(mailing, read_pasted("0901888484\n0912345678"))
+    found = review(mailing, read_pasted("0901888484\n0912345678"))
     assert len(found.ready) == 2
     with transaction.atomic():
-        assert mailings.store(mailing, found, user=admin_user) == 2
+        assert store(mailing, found, user=admin_user) == 2
     assert errors(caplog)
     assert all(named in error for error in errors(caplog))
     assert len(errors(caplog)) == 1
-    mailings.send_inline("tet")
+    send_inline("tet")
     assert OutboundViberMessage.objects.queued().count() == 2
     mend()
     assert deliver_due_messages().sent == 2
@@ -340,7 +340,7 @@ def test_an_order_is_kept_without_a_secret_key(settings, caplog: Any) -> None:
 
 def test_tasks_that_cannot_be_had_are_told(settings, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        readiness, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks_db'"))
+        monitoring, "find_task", lambda: (None, ModuleNotFoundError("No module named 'django_tasks_db'"))
     )
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.django_tasks"}
     with transaction.atomic():

@@ -15,13 +15,8 @@ from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from esms_viber.exceptions import (
-    EsmsViberError,
-    GatewayRefused,
-    GatewayUnreachable,
-    MessageNotEditable,
-    OutcomeUnknown,
-)
+from esms_viber.creation import validate
+from esms_viber.exceptions import EsmsViberError, GatewayRefused, GatewayUnreachable, MessageNotEditable, OutcomeUnknown
 from esms_viber.models import OutboundViberMessage, Status, ViberMessageEvent
 from esms_viber.services import queue_viber_messages, resend_viber_messages
 from tests.shop.models import Order
@@ -164,14 +159,16 @@ def test_what_looks_like_one_letter_counts_one(wide_query: None) -> None:
 
 def test_a_text_that_the_query_string_cannot_carry_is_refused_with_both_numbers(settings) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": "esms_viber.gateways.esms.EsmsGateway"}
-    unsaved(content="a" * 300).full_clean()
+    validate(unsaved(content="a" * 300))
     # ệ takes nine characters in a query string: 2,700 with nothing around them.
-    (sentence,) = sentences(unsaved(content="ệ" * 300))["content"]
+    with pytest.raises(ValidationError) as caught:
+        validate(unsaved(content="ệ" * 300))
+    (sentence,) = caught.value.message_dict["content"]
     length, limit = (int(word) for word in sentence.replace(";", " ").split() if word.isdigit())
     assert limit == 2048
     assert 2700 < length < 2700 + 600
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "MAX_QUERY_LENGTH": length}
-    unsaved(content="ệ" * 300).full_clean()
+    validate(unsaved(content="ệ" * 300))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from esms_viber import claims
 from esms_viber.codes import CODES, Verdict
+from esms_viber.delivery import claims
 from esms_viber.exceptions import GatewayRefused, GatewayUnreachable, OutcomeUnknown
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, Status

@@ -18,7 +18,7 @@ from django.utils import timezone
 from esms_viber.gateways.base import Reach, StatusResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage
-from esms_viber.polling import refresh_due_messages
+from esms_viber.reports.polling import refresh_due_messages
 from esms_viber.services import deliver_due_messages, queue_viber_messages, refresh_viber_messages, send_viber_message
 from esms_viber.testing import play_callback
 from tests.fake_gateway import PATIENCE, Close, accepted, http_answer, json_answer

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esms_viber.phones import InvalidPhone, normalize_phone
-from esms_viber.recipients import (
+from esms_viber.mailing.recipients import (
     MOST_BYTES,
     MOST_RECIPIENTS,
     Recipient,
@@ -19,6 +18,7 @@ from esms_viber.recipients import (
     read_csv,
     read_pasted,
 )
+from esms_viber.phones import InvalidPhone, normalize_phone
 
 
 def phones(text: str) -> list[str]:
@@ -245,7 +245,7 @@ def test_more_than_can_be_sent_to_at_once_is_refused_with_both_numbers() -> None
 
 @pytest.mark.parametrize("separator", ["\n", ",", " ", "; ", "\t"])
 def test_far_too_many_phones_are_refused_before_any_is_read(separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esms_viber.recipients.normalize_phone", lambda text: pytest.fail(text))
+    monkeypatch.setattr("esms_viber.mailing.recipients.normalize_phone", lambda text: pytest.fail(text))
     with pytest.raises(UnreadableList, match="at most 10000"):
         read_pasted(separator.join(f"0977{n:06d}" for n in range(40_000)))
 

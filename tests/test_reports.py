@@ -10,7 +10,7 @@ from django.http import QueryDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esms_viber.reports import LEFT_OUT, DeliveryReport, MalformedReport, ReportVerdict, bounded, parse_report
+from esms_viber.reports.parsing import LEFT_OUT, DeliveryReport, MalformedReport, ReportVerdict, bounded, parse_report
 
 VIBER_CALLBACK = (
     "SMSID=849fe08c19294b02857cf91687021a50250&SendFailed=0&SendStatus=5&SendSuccess=1&TotalPrice=470.0000"

@@ -18,10 +18,10 @@ from django.test import Client
 from django.utils.functional import SimpleLazyObject
 
 from esms_viber import testing
-from esms_viber.mailings import Mailing, review, store
+from esms_viber.mailing.mailing import Mailing, review, store
+from esms_viber.mailing.recipients import read_pasted
 from esms_viber.models import OutboundViberMessage as Message
 from esms_viber.models import ViberMessageEvent
-from esms_viber.recipients import read_pasted
 from esms_viber.services import (
     cancel_viber_messages,
     deliver_due_messages,

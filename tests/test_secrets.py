@@ -24,9 +24,9 @@ from django.test import RequestFactory
 from django.utils import timezone
 from django.views.debug import technical_500_response
 
-from esms_viber import gateways
 from esms_viber.conf import find_problems, get_settings
-from esms_viber.gateways import get_gateway
+from esms_viber.gateways import loading
+from esms_viber.gateways.loading import get_gateway
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import deliver_due_messages, refresh_viber_messages, send_viber_message
 from tests.fake_gateway import Received, http_answer, json_answer
@@ -213,7 +213,7 @@ def interruptions(call: Callable[[], object], within: tuple[str, ...], step: int
     while True:
         # Django keeps a setting where it was read once: the first reading has frames of its own.
         django_settings.__dict__.pop("ESMS_VIBER", None)
-        gateways._start_anew()
+        loading._start_anew()
         before = sys.gettrace()
         sys.settrace(_interrupting(number, within))
         try:
@@ -230,7 +230,12 @@ def interruptions(call: Callable[[], object], within: tuple[str, ...], step: int
         number += step
 
 
-NEAR = ("esms_viber.conf", "esms_viber.gateways", "esms_viber.checks", "esms_viber.tracebacks", "django.conf")
+NEAR = (
+    "esms_viber.conf",
+    "esms_viber.gateways",
+    "esms_viber.checks",
+    "django.conf",
+)
 FAR = (*NEAR, "requests", "urllib", "json", "http", "re", "dataclasses", "esms_viber")
 CALLS: dict[str, tuple[Callable[[], object], tuple[str, ...], int]] = {
     "settings": (get_settings, FAR, 1),

@@ -18,10 +18,10 @@ from django.core import mail
 from django.test import override_settings
 
 from esms_viber.exceptions import GatewayRefused
-from esms_viber.gateways import get_gateway
 from esms_viber.gateways.base import Reach
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.esms import EsmsGateway
+from esms_viber.gateways.loading import get_gateway
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.services import refresh_viber_messages, send_viber_message
 from esms_viber.testing import answer_next, assert_sent, outbox, play_callback
@@ -378,7 +378,7 @@ SITE = {
     "shop/test_pytest.py": """
         import unittest
         import pytest
-        from esms_viber.gateways import get_gateway
+        from esms_viber.gateways.loading import get_gateway
         from esms_viber.gateways.base import OutgoingMessage
         from esms_viber.testing import answer_next, outbox
 
@@ -514,7 +514,7 @@ def test_under_pytest_without_pytest_django(site, tmp_path):
     (tmp_path / "conftest.py").write_text(
         "import manage, django, pytest\n"
         "django.setup()\n"
-        "from esms_viber.gateways import get_gateway\n"
+        "from esms_viber.gateways.loading import get_gateway\n"
         "from esms_viber.gateways.base import OutgoingMessage\n"
         "@pytest.fixture(scope='session', autouse=True)\n"
         "def sends():\n"
@@ -544,7 +544,7 @@ def test_a_site_whose_mails_stay_in_memory_sends_for_real(site):
         "from django.core import mail\n"
         "from django.core.mail.backends.locmem import EmailBackend\n"
         "EmailBackend(); assert mail.outbox == []\n"
-        "from esms_viber.gateways import get_gateway\n"
+        "from esms_viber.gateways.loading import get_gateway\n"
         "from esms_viber.gateways.base import OutgoingMessage\n"
         "message = OutgoingMessage(phone='+84909000004', request_id='r', brandname='b', content='c')\n"
         "assert get_gateway().send(message).code == '100'\n",

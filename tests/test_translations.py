@@ -23,13 +23,13 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext, trans_real
 from django.utils.translation.template import templatize
 
-from esms_viber import readiness
+from esms_viber import creation, monitoring
 from esms_viber.admin import display
-from esms_viber.amounts import dong
 from esms_viber.checks import sending
 from esms_viber.codes import CODES
 from esms_viber.conf import get_settings
 from esms_viber.exceptions import GatewayUnreachable
+from esms_viber.formatting import dong
 from esms_viber.gateways.base import Reach, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, Status
@@ -81,7 +81,7 @@ def test_states_and_errors_are_told_in_vietnamese():
     with translation.override("vi"):
         assert Status.DELIVERED.label == "đã nhận"
         with pytest.raises(ValidationError) as refused:
-            OutboundViberMessage(phone="0901888484", content="x", button_label="y").validate_for_sending()
+            creation.validate(OutboundViberMessage(phone="0901888484", content="x", button_label="y"))
         assert refused.value.messages == ["Nút bấm cần có liên kết. Hãy nhập liên kết, hoặc xóa nhãn nút."]
 
 
@@ -188,7 +188,7 @@ def tasks(settings, monkeypatch) -> Callable[[type | None], None]:
 
     def use(backend: type | None) -> None:
         found = (None, LookupError("no backend")) if backend is None else (Task(backend), None)
-        monkeypatch.setattr(readiness, "find_task", lambda: found)
+        monkeypatch.setattr(monitoring, "find_task", lambda: found)
         monkeypatch.setattr(sending, "find_task", lambda: found)
 
     return use

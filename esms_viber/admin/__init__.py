@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .inlines import ViberMessageInline
-from .messages import OutboundViberMessageAdmin
+from .message_admin import OutboundViberMessageAdmin
 
 __all__ = ["OutboundViberMessageAdmin", "ViberMessageInline"]

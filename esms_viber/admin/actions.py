@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from django.contrib import messages as notices
+from django.contrib.messages import constants as levels
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -14,15 +14,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import services
+from ..database import in_chunks
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
-from ..polling import can_ask
-from ..readiness import require_setup
-from ..transactions import write_alias
-from . import display, reporting
-from .answers import all_rows, back, refuse_so_many, report_configuration, rows_of, tell, user_of
-from .base import MessageAdminBase
-from .review import MOST_AT_ONCE, Mark, in_chunks, selected_pks
-from .sending import CONFIRMED, ask_for_confirmation, send
+from ..monitoring import require_setup
+from ..reports.polling import can_ask
+from . import display, notices
+from .base import MOST_AT_ONCE, MessageAdminBase
+from .confirmation import CONFIRMED, Mark, ask_for_confirmation, selected_pks, send
+from .notices import all_rows, back, refuse_so_many, report_configuration, rows_of, tell, user_of
 
 Action = TypeVar("Action", bound=Callable[..., Any])
 
@@ -78,7 +77,7 @@ def cancel_selected(
         counts.update(message.status == Status.UNKNOWN for message in changed)
         taken = {message.id for message in changed}
         skipped.update(_why_not_cancelled(message) for message in rows_of([pk for pk in chunk if pk not in taken]))
-    told = [*_cancelled(counts[False], counts[True]), *reporting.left_out(skipped)]
+    told = [*_cancelled(counts[False], counts[True]), *notices.left_out(skipped)]
     tell(model_admin, request, pks, told)
     return back(model_admin, request, pks)
 
@@ -93,7 +92,7 @@ def settle_selected(
         return back(model_admin, request, pks)
     noted = services.settle_viber_messages(all_rows(pks), user=user_of(request))
     left = Counter({_("There is nothing to decide about it."): len(pks) - len(noted)})
-    tell(model_admin, request, pks, [*_noted(len(noted)), *reporting.left_out(+left)])
+    tell(model_admin, request, pks, [*_noted(len(noted)), *notices.left_out(+left)])
     return back(model_admin, request, pks)
 
 
@@ -113,11 +112,11 @@ def refresh_selected(
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)
         return back(model_admin, request, pks)
-    told = [*reporting.outcomes(answered), *_not_told(answered, mark)]
-    told += reporting.left_out(Counter(_why_not_asked(m) for m in messages if not can_ask(m)))
+    told = [*notices.outcomes(answered), *_not_told(answered, mark)]
+    told += notices.left_out(Counter(_why_not_asked(m) for m in messages if not can_ask(m)))
     # Where trouble ended it, the rest was not asked about.
     unasked = {message.id for message in askable} - {message.id for message in answered}
-    told += reporting.left_out(
+    told += notices.left_out(
         Counter(_("It was not asked about: eSMS refuses the account, or does not answer.") for _pk in unasked)
     )
     tell(model_admin, request, pks, told)
@@ -135,15 +134,15 @@ ACTIONS = {
 # -- cancelling, asking ------------------------------------------------------------------------------------------------
 
 
-def _cancelled(certain: int, doubtful: int) -> Iterable[reporting.Notice]:
+def _cancelled(certain: int, doubtful: int) -> Iterable[notices.Notice]:
     if certain:
         yield (
-            notices.SUCCESS,
+            levels.SUCCESS,
             ngettext("The message was cancelled.", "%(count)d messages were cancelled.", certain) % {"count": certain},
         )
     if doubtful:
         yield (
-            notices.WARNING,
+            levels.WARNING,
             ngettext(
                 "The message is not repeated any more, but may have been sent already.",
                 "%(count)d messages are not repeated any more, but may have been sent already.",
@@ -153,14 +152,14 @@ def _cancelled(certain: int, doubtful: int) -> Iterable[reporting.Notice]:
         )
 
 
-def _noted(count: int) -> Iterable[reporting.Notice]:
+def _noted(count: int) -> Iterable[notices.Notice]:
     if count:
         sentence = ngettext(
             "It is noted that the message need not be sent again.",
             "It is noted that %(count)d messages need not be sent again.",
             count,
         )
-        yield notices.SUCCESS, sentence % {"count": count}
+        yield levels.SUCCESS, sentence % {"count": count}
 
 
 def _why_not_cancelled(message: OutboundViberMessage) -> str:
@@ -179,11 +178,11 @@ def _why_not_asked(message: OutboundViberMessage) -> str:
     return _("It has no SMSID, by which eSMS would find it: look it up on the eSMS portal.")
 
 
-def _not_told(asked: list[OutboundViberMessage], mark: Mark) -> Iterable[reporting.Notice]:
-    polls = ViberMessageEvent.objects.using(write_alias()).filter(
+def _not_told(asked: list[OutboundViberMessage], mark: Mark) -> Iterable[notices.Notice]:
+    polls = ViberMessageEvent.objects.for_writing().filter(
         message__in=[message.id for message in asked], kind=ViberMessageEvent.Kind.POLL, pk__gt=mark.last_event
     )
     failed = Counter(display.meaning(poll.code) or display.stored(poll.text) for poll in polls.exclude(code="100"))
     for why, n in failed.items():
         head = ngettext("eSMS did not tell of the message.", "eSMS did not tell of %(count)d messages.", n)
-        yield notices.ERROR, f"{head % {'count': n}} {why}".strip()
+        yield levels.ERROR, f"{head % {'count': n}} {why}".strip()

@@ -1,23 +1,23 @@
-"""Who may do what to a message, and where its page is."""
+"""Permissions, deletion and form fields that every page of the messages shares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models, transaction
+from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from ..database import atomic_for_writing, in_chunks, in_transaction
 from ..exceptions import MessageNotEditable
 from ..models import OutboundViberMessage, Status
-from ..transactions import begin_with_write, in_transaction, lock, write_alias
-from . import times
+from . import form_fields
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[OutboundViberMessage]
@@ -25,19 +25,15 @@ else:
     ModelAdmin = admin.ModelAdmin
 
 
-@contextmanager
-def waiting_its_turn(request: HttpRequest) -> Iterator[None]:
-    """For a view whose own transaction would begin with a read, and so on SQLite fail beside another writer."""
+def in_one_transaction(request: HttpRequest) -> AbstractContextManager[None]:
+    """Open a transaction for a view of Django's that reads before it writes, as on SQLite only ours may; for POST."""
     if request.method != "POST":
-        yield
-        return
-    with transaction.atomic(using=write_alias()):
-        begin_with_write(write_alias())
-        yield
+        return nullcontext()
+    return atomic_for_writing(OutboundViberMessage.objects.write_alias())
 
 
 class MessageAdminBase(ModelAdmin):
-    formfield_overrides = {models.DateTimeField: times.OVERRIDES}
+    formfield_overrides = {models.DateTimeField: form_fields.OVERRIDES}
 
     def __init__(self, model: type[OutboundViberMessage], admin_site: admin.AdminSite) -> None:
         """Raise `ImproperlyConfigured` for a child with a key of its own: the pages know messages by their id."""
@@ -63,11 +59,11 @@ class MessageAdminBase(ModelAdmin):
         return deletable, counts, lacking, [*protected, *_on_their_way(objs)]
 
     def delete_model(self, request: HttpRequest, obj: OutboundViberMessage) -> None:
-        in_transaction(lambda: _delete([obj.id]))
+        _delete([obj.id])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]) -> None:
-        pks = sorted(queryset.using(write_alias()).order_by().values_list("id", flat=True))
-        in_transaction(lambda: _delete(pks))
+        rows = queryset.using(OutboundViberMessage.objects.write_alias())
+        _delete(list(rows.order_by().values_list("id", flat=True)))
 
     def page_url(self, pk: int) -> str:
         is_registered = self.admin_site.is_registered(OutboundViberMessage)
@@ -91,10 +87,17 @@ def _is_on_its_way(message: OutboundViberMessage) -> bool:
 
 
 def _delete(pks: list[int]) -> None:
-    """All or none: `MessageNotEditable` where one was handed over for sending since somebody looked."""
-    rows = OutboundViberMessage.objects.using(write_alias())
-    for start in range(0, len(pks), 500):
-        chunk = rows.filter(pk__in=pks[start : start + 500])
-        if any(_is_on_its_way(message) for message in lock(chunk.order_by("pk"))):
+    """Delete all or none: `MessageNotEditable` where one was handed over for sending since somebody looked."""
+    rows = OutboundViberMessage.objects
+
+    def write() -> None:
+        if any(_is_on_its_way(message) for message in rows.locked(pks)):
             raise MessageNotEditable("It was handed over for sending in the meantime.")
-        chunk.delete()
+        for chunk in in_chunks(pks):
+            rows.for_writing().filter(pk__in=chunk).delete()
+
+    in_transaction(write, using=rows.write_alias())
+
+
+MOST_AT_ONCE = 5000
+"""Messages that one request plans and queues."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from decimal import Decimal
 
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 
-from ..amounts import dong
 from ..codes import describe
+from ..formatting import dong, moment
+from ..formatting import stored as stored
 from ..models import OutboundViberMessage, Status
 from ..phones import spaced_phone
-from ..polling import can_ask
-from ..sentences import stored as stored
+from ..reports.polling import can_ask
 
 _TONES: dict[str, tuple[str, str]] = {
     Status.DRAFT: ("quiet", "○"),
@@ -68,12 +66,6 @@ def kind(message: OutboundViberMessage) -> str | None:
 
 def price(amount: Decimal | None) -> str | None:
     return None if amount is None else dong(amount)
-
-
-def moment(when: dt.datetime | None) -> str | None:
-    if when is None:
-        return None
-    return date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
 
 
 def times(message: OutboundViberMessage) -> SafeString:

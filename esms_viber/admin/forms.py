@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import get_settings
+from ..delivery.payload import validate_query_length
 from ..models import OutboundViberMessage
-from .answers import not_set_up
-from .kinds import KindField, hold_to_kind, show_limit
-from .room import NotedInput, NotedTextarea, tell_what_to_take_out
-from .times import refuse_past
+from .form_fields import (
+    KindField,
+    NotedInput,
+    NotedTextarea,
+    hold_to_kind,
+    refuse_past,
+    show_limit,
+    tell_what_to_take_out,
+)
+from .notices import not_set_up
 
 if TYPE_CHECKING:
     BaseForm = forms.ModelForm[OutboundViberMessage]
@@ -53,6 +60,11 @@ class MessageForm(BaseForm):
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc] # not in the stubs
+        if self.instance.kind:
+            try:
+                validate_query_length(self.instance)
+            except ValidationError as error:
+                self.add_error(None, error)
         try:
             get_settings()
         except ImproperlyConfigured as error:

@@ -16,7 +16,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
-from .columns import MessageColumns
+from .listing import MessageColumns
 
 if TYPE_CHECKING:
     FormSet = BaseGenericInlineFormSet[OutboundViberMessage, Any]

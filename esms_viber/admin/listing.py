@@ -1,4 +1,4 @@
-"""The list as the place where a number leads: its address, under the filters that count the same messages."""
+"""The list of messages: its columns, its filter by time to delivery, and links into it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from ..figures import COUNTED, took
 from ..models import OutboundViberMessage
+from ..statistics import COUNTED, took
+from . import display
 
 DELIVERY_TIMES = (
     _("at most 10 seconds"),
@@ -24,7 +26,7 @@ DELIVERY_TIMES = (
     _("10 minutes to an hour"),
     _("more than an hour"),
 )
-"""By the numbers of `figures.took()`."""
+"""By the numbers of `statistics.took()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,29 @@ class DeliveryTimeFilter(admin.SimpleListFilter):
     ) -> QuerySet[OutboundViberMessage] | None:
         known = {number for number, _name in self.lookup_choices}
         return queryset.filter(took(int(self.value() or 0))) if self.value() in known else None
+
+
+class MessageColumns:
+    @admin.display(description=_("phone"), ordering="phone")
+    def phone_column(self, message: OutboundViberMessage) -> str:
+        return display.phone(message)
+
+    @admin.display(description=_("status"))
+    def status_column(self, message: OutboundViberMessage) -> SafeString:
+        return display.status_badge(message)
+
+    @admin.display(description=_("text"))
+    def text_column(self, message: OutboundViberMessage) -> str:
+        return display.excerpt(message)
+
+    @admin.display(description=_("kind"))
+    def kind_column(self, message: OutboundViberMessage) -> str | None:
+        return display.kind(message)
+
+    @admin.display(description=_("price"))
+    def price_column(self, message: OutboundViberMessage) -> str | None:
+        return display.price(message.total_price)
+
+    @admin.display(description=_("times"), ordering="created_at")
+    def times_column(self, message: OutboundViberMessage) -> SafeString:
+        return display.times(message)

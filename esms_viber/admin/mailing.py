@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from django.contrib import messages as notices
 from django.contrib.admin.helpers import AdminForm
+from django.contrib.messages import constants as levels
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
@@ -19,21 +19,20 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import balance, mailings
-from ..amounts import dong, grouped
+from .. import account, formatting
+from ..account import estimate
+from ..formatting import dong, grouped
+from ..mailing import mailing as mailings
+from ..mailing.recipients import Recipient, Recipients
 from ..models import OutboundViberMessage, Status
 from ..phones import spaced_phone
-from ..prices import estimate
-from ..recipients import Recipient, Recipients
-from ..transactions import write_alias
-from . import display, queue
-from .answers import user_of
+from . import queue_status
 from .base import MessageAdminBase
-from .figures import campaign_url
 from .mailing_form import MailingForm
-from .page import CHECK
-from .preview import Bubble, bubble, checked, own_brand
+from .notices import user_of
+from .preview import CHECK, Bubble, bubble, checked, own_brand
 from .routes import render, route, url_of
+from .statistics import campaign_url
 
 EDIT, BALANCE, STORE, CONFIRM = "_edit", "_balance", "_store", "_confirm"
 
@@ -88,7 +87,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         request,
         "mailing_form",
         title=_("Send to many"),
-        viber_queue=queue.obstacles(),
+        viber_queue=queue_status.obstacles(),
         form=form,
         adminform=AdminForm(cast(Any, form), list(_FIELDSETS), {}, model_admin=model_admin),
         media=model_admin.media + form.media,
@@ -126,7 +125,7 @@ class Sample:
 
 
 def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
-    found, standing = form.review, queue.obstacles()
+    found, standing = form.review, queue_status.obstacles()
     longest = max((message for _person, message in found.ready), key=lambda m: len(m.content), default=None)
     return render(
         model_admin,
@@ -148,8 +147,8 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         samples=[_sample(person, message, request) for person, message in _three(found, longest)],
         longest=len(longest.content) if longest else 0,
         money=_money(model_admin, request, form, standing),
-        starts_at=display.moment(form.mailing.send_at),
-        ends_at=display.moment(form.mailing.expires_at),
+        starts_at=formatting.moment(form.mailing.send_at),
+        ends_at=formatting.moment(form.mailing.expires_at),
         hidden=[bound.as_hidden() for bound in form if bound.name not in {"phones", "file", "rows", "phone_column"}],
         rows=form.recipients.as_json(),
         at_once=AT_ONCE,
@@ -184,12 +183,14 @@ class Money:
     suffices: bool
 
 
-def _money(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm, standing: queue.Queue) -> Money:
+def _money(
+    model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm, standing: queue_status.Queue
+) -> Money:
     cost, known = _cost(form), _balance(model_admin, request)
     return Money(
         cost="" if cost is None else dong(cost),
         balance=dong(known.amount) if known else "",
-        remark=queue.balance_remark(known, standing) if known else "",
+        remark=queue_status.balance_remark(known, standing) if known else "",
         suffices=cost is None or known is None or cost <= known.amount,
     )
 
@@ -200,11 +201,11 @@ def _cost(form: MailingForm) -> Decimal | None:
     return estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
 
 
-def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> balance.Balance | None:
+def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> account.Balance | None:
     try:
-        return balance.ask() if BALANCE in request.POST else balance.remembered()
-    except balance.BalanceUnavailable as error:
-        model_admin.message_user(request, str(error), notices.ERROR)
+        return account.ask() if BALANCE in request.POST else account.remembered()
+    except account.BalanceUnavailable as error:
+        model_admin.message_user(request, str(error), levels.ERROR)
         return None
 
 
@@ -247,27 +248,27 @@ def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest, fo
     if model_admin.has_view_permission(request):
         url = _listed(model_admin, form.mailing, status__exact=Status.QUEUED.value)
         sentence = format_html('{} <a href="{}">{}</a>', sentence, url, _("Show what waits"))
-    model_admin.message_user(request, sentence, notices.WARNING)
+    model_admin.message_user(request, sentence, levels.WARNING)
 
 
 def _what_came_of_it(mailing: mailings.Mailing, new: int) -> Iterator[tuple[int, str]]:
     if not new:
-        yield notices.WARNING, _("No message was stored: nobody in the list can get one, or everybody has one already.")
+        yield levels.WARNING, _("No message was stored: nobody in the list can get one, or everybody has one already.")
         return
     stored = ngettext(
         "One message of the campaign “%(campaign)s” was stored to be sent.",
         "%(count)s messages of the campaign “%(campaign)s” were stored to be sent.",
         new,
     )
-    yield notices.SUCCESS, stored % {"campaign": mailing.campaign, "count": grouped(new)}
-    rows = OutboundViberMessage.objects.using(write_alias()).filter(campaign=mailing.campaign)
+    yield levels.SUCCESS, stored % {"campaign": mailing.campaign, "count": grouped(new)}
+    rows = OutboundViberMessage.objects.for_writing().filter(campaign=mailing.campaign)
     if waiting := rows.queued().filter(next_attempt_at__lte=timezone.now()).count():
         sentence = ngettext(
             "One message of the campaign waits in the queue. It goes out when waiting messages are sent next.",
             "%(count)s messages of the campaign wait in the queue. They go out when waiting messages are sent next.",
             waiting,
         )
-        yield notices.INFO, sentence % {"count": grouped(waiting)}
+        yield levels.INFO, sentence % {"count": grouped(waiting)}
 
 
 def _afterwards(model_admin: MessageAdminBase, request: HttpRequest, mailing: mailings.Mailing) -> str:

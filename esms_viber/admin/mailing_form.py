@@ -16,10 +16,10 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..mailings import Mailing, Review, review
-from ..models import OutboundViberMessage
-from ..readiness import get_dispatcher, require_setup
-from ..recipients import (
+from .. import creation
+from ..conf import get_dispatcher
+from ..mailing.mailing import Mailing, Review, review
+from ..mailing.recipients import (
     MOST_BYTES,
     MOST_RECIPIENTS,
     Recipient,
@@ -29,13 +29,14 @@ from ..recipients import (
     read_pasted,
     visible,
 )
-from ..validation import KIND_FIELDS, normalize_text
-from .answers import not_set_up
+from ..models import OutboundViberMessage
+from ..models.choices import KIND_FIELDS
+from ..models.validators import normalize_text
+from ..monitoring import require_setup
 from .base import MessageAdminBase
+from .form_fields import KindField, hold_to_kind, refuse_past, room, show_limit, tell_what_to_take_out
 from .forms import MessageForm
-from .kinds import KindField, hold_to_kind, show_limit
-from .room import room, tell_what_to_take_out
-from .times import refuse_past
+from .notices import not_set_up
 
 logger = logging.getLogger("esms_viber")
 
@@ -128,7 +129,7 @@ class MailingForm(forms.Form):
         links = ("image_url", "button_url")
         for message in self.longest:
             try:
-                message.validate_for_sending()
+                creation.validate(message)
             except ValidationError as error:
                 self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
                 break

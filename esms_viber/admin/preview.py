@@ -12,7 +12,10 @@ from django.http import HttpRequest, JsonResponse
 from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..phones import InvalidPhone, normalize_phone, spaced_phone
-from .room import room
+from .form_fields import room
+
+CHECK = "_check"
+
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 

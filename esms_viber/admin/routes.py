@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse, reverse_lazy
 
-from ..transactions import non_atomic_requests
+from ..database import non_atomic_requests
 from .base import MessageAdminBase
 
 View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]

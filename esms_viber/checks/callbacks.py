@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from ..conf import ViberSettings
-from ..outgoing import URLCONF_LINE, callback_path, not_an_origin, site_language, split_origin
+from ..tokens import URLCONF_LINE, callback_path, not_an_origin, site_language, split_origin
 from .addresses import is_public
 
 _EXAMPLE_ORIGIN = '"CALLBACK_ORIGIN": "https://shop.example.vn"'

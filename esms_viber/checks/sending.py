@@ -12,15 +12,15 @@ from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
-from ..conf import NAMES, ViberSettings
-from ..gateways import build_gateway, load_gateway_class
+from ..conf import NAMES, ViberSettings, load_dispatcher
+from ..delivery.payload import query_length
 from ..gateways.base import BaseGateway
 from ..gateways.console import ConsoleGateway
 from ..gateways.esms import EsmsGateway
+from ..gateways.loading import build_gateway, load_gateway_class
 from ..gateways.memory import MemoryGateway
 from ..models import OutboundViberMessage
-from ..readiness import backend_trouble, find_task, is_django_tasks, load_dispatcher, task_trouble
-from ..validation import query_length
+from ..monitoring import backend_trouble, find_task, is_django_tasks, task_trouble
 from .addresses import is_loopback, split
 
 ACCOUNT_KEYS = ("API_KEY", "SECRET_KEY", "BRANDNAME")

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from ..conf import ViberSettings
@@ -89,6 +89,9 @@ class BalanceResult:
 class BaseGateway(ABC):
     """What `ESMS_VIBER["GATEWAY"]` names. One instance serves a whole process, from many threads at once."""
 
+    stand_in: ClassVar[str] = ""
+    """Dotted path of the gateway that takes the place of this one in a test run; empty: none does."""
+
     @classmethod
     def from_settings(cls, conf: ViberSettings) -> Self:
         """Build the gateway; raise `ImproperlyConfigured`, naming the setting, where one is missing."""
@@ -108,6 +111,11 @@ class BaseGateway(ABC):
 
     def query_length(self, message: OutgoingMessage) -> int | None:
         """Characters that the message takes in an encoded query string; None: no such limit."""
+        return self.usual_query_length(message)
+
+    @classmethod
+    def usual_query_length(cls, message: OutgoingMessage) -> int | None:
+        """As `query_length()`, as far as the class alone can tell: asked while the gateway cannot be built."""
         return None
 
     def __getstate__(self) -> Any:

@@ -20,8 +20,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from ..tracebacks import bare
-from .keys import NOTHING, Secret
+from ..conf import bare
+from .credentials import NOTHING, Secret
 
 # A server closes what idles; a request on a connection it is just closing would be lost without an answer.
 MAX_IDLE_SECONDS = 30

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
-from .esms import send_parameters, usual_query_length
+from .esms import EsmsGateway, send_parameters
 
 _NOT_SENT = gettext_noop("Written to the console, not sent.")
 _FREE = gettext_noop("The console costs nothing.")
@@ -33,9 +33,10 @@ class ConsoleGateway(BaseGateway):
         self._write("".join([_("Viber message"), "\n", *(_as_lines(name, value) for name, value in fields.items())]))
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
 
-    def query_length(self, message: OutgoingMessage) -> int:
-        """As for eSMS: what is too long there is refused here."""
-        return usual_query_length(message)
+    @classmethod
+    def usual_query_length(cls, message: OutgoingMessage) -> int:
+        """As for eSMS, so that what would be too long there is refused here too."""
+        return EsmsGateway.usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
         """Status 7: handed over, no report yet; the console delivers nothing."""

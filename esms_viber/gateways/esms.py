@@ -9,18 +9,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
 from .. import __version__
-from ..conf import BASE_URL
+from ..conf import BASE_URL, sealed
 from ..phones import to_national
-from ..tracebacks import sealed
-from .answers import Answer
 from .base import BalanceResult, BaseGateway, OutgoingMessage, SendResult, StatusResult
-from .keys import Keys, quote_value
+from .credentials import Keys, quote_value
+from .responses import Answer
 from .transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..conf import ViberSettings
+
 
 VIBER_TYPE = "23"
 _USUAL_KEYS = len("&ApiKey=&SecretKey=") + 2 * 30
@@ -30,6 +30,8 @@ _HEADERS = {"Accept": "application/json", "User-Agent": f"django-esms-viber/{__v
 
 class EsmsGateway(BaseGateway):
     """Talks to eSMS. The keys travel in the query string, as eSMS wants it, and show nowhere else."""
+
+    stand_in = "esms_viber.gateways.memory.MemoryGateway"
 
     def __init__(
         self,
@@ -88,6 +90,11 @@ class EsmsGateway(BaseGateway):
     def query_length(self, message: OutgoingMessage) -> int:
         return len(send_query(message)) + len("&") + len(self._keys.query)
 
+    @classmethod
+    def usual_query_length(cls, message: OutgoingMessage) -> int:
+        """Assumes keys as eSMS hands them out."""
+        return len(send_query(message)) + _USUAL_KEYS
+
     def close(self) -> None:
         """Close the idle connections."""
         self._transport.close()
@@ -114,11 +121,6 @@ def send_parameters(message: OutgoingMessage) -> dict[str, str]:
 def send_query(message: OutgoingMessage) -> str:
     """The encoded query string of a send, without the keys."""
     return encode(send_parameters(message))
-
-
-def usual_query_length(message: OutgoingMessage) -> int:
-    """Characters of the whole query string with keys as eSMS hands them out."""
-    return len(send_query(message)) + _USUAL_KEYS
 
 
 def encode(parameters: Mapping[str, str]) -> str:

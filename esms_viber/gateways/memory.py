@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import uuid
 from collections.abc import MutableSequence
@@ -10,18 +9,10 @@ from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, overload
 
 from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
-from .esms import usual_query_length
+from .esms import EsmsGateway
+from .loading import running_test
 
 T = TypeVar("T")
-
-
-def running_test() -> object | None:
-    """Something that is another object in each of Django's test cases; None outside of a test run."""
-    # `setup_test_environment()` makes `mail.outbox`, and each test case replaces it. A staging site whose e-mails go to
-    # the locmem backend has an outbox too, so `django.test` must have been imported as well.
-    if "django.test" not in sys.modules:
-        return None
-    return getattr(sys.modules.get("django.core.mail"), "outbox", None)
 
 
 class PerTestList(MutableSequence[T]):
@@ -88,9 +79,10 @@ class MemoryGateway(BaseGateway):
                 return self.answers.pop(0)
         return SendResult(reach=Reach.ANSWERED, code="100", sms_id=f"memory-{uuid.uuid4().hex}", http_status=200)
 
-    def query_length(self, message: OutgoingMessage) -> int:
-        """As for eSMS: what is too long there is refused here."""
-        return usual_query_length(message)
+    @classmethod
+    def usual_query_length(cls, message: OutgoingMessage) -> int:
+        """As for eSMS, so that a test finds what would be too long there."""
+        return EsmsGateway.usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
         """Unless scripted, status 7: handed over, no report yet."""

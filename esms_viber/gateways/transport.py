@@ -18,9 +18,9 @@ from requests.models import PreparedRequest, Response
 from urllib3.exceptions import ProxyError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
-from ..sentences import put_together
+from ..formatting import put_together
 from .connections import MAX_BODY_BYTES, Adapter, Call, current_call
-from .keys import NOTHING, Secret
+from .credentials import NOTHING, Secret
 
 REDIRECTED = gettext_noop("A redirect came, and is not followed")
 _LATE = gettext_noop("No answer in time")

@@ -3,7 +3,7 @@
 import django.db.models.deletion
 import esms_viber.models.fields
 import esms_viber.phones
-import esms_viber.validation
+import esms_viber.models.validators
 from django.conf import settings
 from django.db import migrations, models
 
@@ -23,14 +23,14 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('phone', models.CharField(help_text='A Vietnamese mobile number in any spelling, e.g. 0901 888 484 or +84901888484.', max_length=32, validators=[esms_viber.phones.validate_phone], verbose_name='phone')),
-                ('content', models.TextField(blank=True, help_text='Left empty only where the message is an image.', validators=[esms_viber.validation.validate_text, esms_viber.validation.validate_content], verbose_name='text')),
-                ('image_url', models.CharField(blank=True, help_text='Address of the image, e.g. https://shop.example.vn/sale.png.', max_length=1000, validators=[esms_viber.validation.validate_image_url], verbose_name='image')),
-                ('button_label', models.CharField(blank=True, help_text='What stands on the button, e.g. “See your order”.', max_length=255, validators=[esms_viber.validation.validate_text, esms_viber.validation.validate_label], verbose_name='button label')),
-                ('button_url', models.CharField(blank=True, help_text='Where the button leads, e.g. https://shop.example.vn/orders/17.', max_length=1000, validators=[esms_viber.validation.validate_button_url], verbose_name='button link')),
-                ('brandname', models.CharField(blank=True, help_text="As registered with eSMS. Left empty, the site's own is used.", max_length=100, validators=[esms_viber.validation.validate_text], verbose_name='brand name')),
+                ('content', models.TextField(blank=True, help_text='Left empty only where the message is an image.', validators=[esms_viber.models.validators.validate_text, esms_viber.models.validators.validate_content], verbose_name='text')),
+                ('image_url', models.CharField(blank=True, help_text='Address of the image, e.g. https://shop.example.vn/sale.png.', max_length=1000, validators=[esms_viber.models.validators.validate_image_url], verbose_name='image')),
+                ('button_label', models.CharField(blank=True, help_text='What stands on the button, e.g. “See your order”.', max_length=255, validators=[esms_viber.models.validators.validate_text, esms_viber.models.validators.validate_label], verbose_name='button label')),
+                ('button_url', models.CharField(blank=True, help_text='Where the button leads, e.g. https://shop.example.vn/orders/17.', max_length=1000, validators=[esms_viber.models.validators.validate_button_url], verbose_name='button link')),
+                ('brandname', models.CharField(blank=True, help_text="As registered with eSMS. Left empty, the site's own is used.", max_length=100, validators=[esms_viber.models.validators.validate_text], verbose_name='brand name')),
                 ('sandbox', models.BooleanField(default=False, help_text='eSMS checks the message but neither delivers nor charges it.', verbose_name='sandbox')),
-                ('campaign', esms_viber.models.fields.KeyField(blank=True, db_index=True, help_text='A name of your own to group messages by, e.g. tet-2027.', max_length=100, validators=[esms_viber.validation.validate_text], verbose_name='campaign')),
-                ('dedupe_key', esms_viber.models.fields.KeyField(blank=True, help_text='A second message with the same key is not sent, e.g. order-17-paid.', max_length=150, null=True, unique=True, validators=[esms_viber.validation.validate_text], verbose_name='dedupe key')),
+                ('campaign', esms_viber.models.fields.KeyField(blank=True, db_index=True, help_text='A name of your own to group messages by, e.g. tet-2027.', max_length=100, validators=[esms_viber.models.validators.validate_text], verbose_name='campaign')),
+                ('dedupe_key', esms_viber.models.fields.KeyField(blank=True, help_text='A second message with the same key is not sent, e.g. order-17-paid.', max_length=150, null=True, unique=True, validators=[esms_viber.models.validators.validate_text], verbose_name='dedupe key')),
                 ('object_id', models.CharField(blank=True, max_length=64, verbose_name='id of related object')),
                 ('send_at', models.DateTimeField(blank=True, help_text='Not before this time.', null=True, verbose_name='send at')),
                 ('expires_at', models.DateTimeField(blank=True, help_text='Not sent after this time.', null=True, verbose_name='expires at')),

@@ -1,6 +1,8 @@
 """The two tables. What may be written to `status`, and when, is in `lifecycle`."""
 
-from ..states import Status
+from __future__ import annotations
+
+from .choices import Status
 from .event import ViberMessageEvent
 from .message import OutboundViberMessage
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from ..states import EventKind
+from .choices import EventKind
 from .fields import CrossDatabaseForeignKey
 from .message import OutboundViberMessage
+from .querysets import ForWriting
 
 
 class ViberMessageEvent(models.Model):
-    """One line of a message's history. Never changed, but for `applied`; deleted only with its message."""
+    """One line of a message's history. Only `applied` ever changes; it is deleted only with its message."""
 
     Kind = EventKind
 
@@ -27,6 +30,8 @@ class ViberMessageEvent(models.Model):
     user = CrossDatabaseForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), blank=True)
     fingerprint = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
     applied = models.BooleanField(_("applied"), default=False, help_text=_("The status was moved by it."))
+
+    objects: ClassVar[Any] = ForWriting.as_manager()
 
     class Meta:
         verbose_name = _("event of a Viber message")

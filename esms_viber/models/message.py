@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib.contenttypes.models import ContentType
@@ -11,20 +12,16 @@ from django.db.models import CheckConstraint, Index
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import validation
 from ..codes import ACCOUNT_CODES, describe
-from ..exceptions import (
-    EsmsViberError,
-    GatewayRefused,
-    GatewayUnreachable,
-    OutcomeUnknown,
-)
+from ..exceptions import EsmsViberError, GatewayRefused, GatewayUnreachable, OutcomeUnknown
+from ..formatting import stored
 from ..phones import mask_phone, validate_phone
-from ..querysets import MessageQuerySet
-from ..sentences import stored
-from ..states import EDITABLE, WAITING, Status
+from . import choices, validators
+from .choices import EDITABLE, WAITING, Status
 from .fields import CrossDatabaseForeignKey, CrossDatabaseGenericForeignKey, KeyField, PhoneField
-from .saving import GuardedSave
+from .querysets import MessageQuerySet
+from .saving import GuardedSave, column_names
+from .validators import as_stored
 
 
 class OutboundViberMessage(GuardedSave):
@@ -34,7 +31,7 @@ class OutboundViberMessage(GuardedSave):
     """
 
     Status = Status
-    Kind = validation.Kind
+    Kind = choices.Kind
 
     phone = PhoneField(
         _("phone"),
@@ -45,35 +42,35 @@ class OutboundViberMessage(GuardedSave):
     content = models.TextField(
         _("text"),
         blank=True,
-        validators=[validation.validate_text, validation.validate_content],
+        validators=[validators.validate_text, validators.validate_content],
         help_text=_("Left empty only where the message is an image."),
     )
     image_url = models.CharField(
         _("image"),
         max_length=1000,
         blank=True,
-        validators=[validation.validate_image_url],
+        validators=[validators.validate_image_url],
         help_text=_("Address of the image, e.g. https://shop.example.vn/sale.png."),
     )
     button_label = models.CharField(
         _("button label"),
         max_length=255,
         blank=True,
-        validators=[validation.validate_text, validation.validate_label],
+        validators=[validators.validate_text, validators.validate_label],
         help_text=_("What stands on the button, e.g. “See your order”."),
     )
     button_url = models.CharField(
         _("button link"),
         max_length=1000,
         blank=True,
-        validators=[validation.validate_button_url],
+        validators=[validators.validate_button_url],
         help_text=_("Where the button leads, e.g. https://shop.example.vn/orders/17."),
     )
     brandname = models.CharField(
         _("brand name"),
         max_length=100,
         blank=True,
-        validators=[validation.validate_text],
+        validators=[validators.validate_text],
         help_text=_("As registered with eSMS. Left empty, the site's own is used."),
     )
     sandbox = models.BooleanField(
@@ -86,7 +83,7 @@ class OutboundViberMessage(GuardedSave):
         max_length=100,
         blank=True,
         db_index=True,
-        validators=[validation.validate_text],
+        validators=[validators.validate_text],
         help_text=_("A name of your own to group messages by, e.g. tet-2027."),
     )
     dedupe_key = KeyField(
@@ -95,7 +92,7 @@ class OutboundViberMessage(GuardedSave):
         unique=True,
         null=True,
         blank=True,
-        validators=[validation.validate_text],
+        validators=[validators.validate_text],
         help_text=_("A second message with the same key is not sent, e.g. order-17-paid."),
     )
     content_type = CrossDatabaseForeignKey(ContentType, verbose_name=_("type of related object"), blank=True)
@@ -168,7 +165,7 @@ class OutboundViberMessage(GuardedSave):
         ]
         constraints = [
             CheckConstraint(
-                condition=validation.any_kind(),
+                condition=choices.any_kind(),
                 name="esms_viber_kind",
                 violation_error_message=_(
                     "A Viber message is a text; a text and a button; an image; or a text, an image and a button."
@@ -181,9 +178,9 @@ class OutboundViberMessage(GuardedSave):
         return f"{number}{mask_phone(self.phone)} · {self.get_status_display()}"
 
     @property
-    def kind(self) -> validation.Kind | None:
-        """None for a mix that Viber does not have."""
-        return validation.kind_of(self)
+    def kind(self) -> choices.Kind | None:
+        """The layout; None for a mix of parts that Viber does not have."""
+        return choices.kind_of(name for name in choices.KIND_FIELDS if getattr(self, name))
 
     @property
     def is_editable(self) -> bool:
@@ -191,31 +188,66 @@ class OutboundViberMessage(GuardedSave):
 
     @property
     def is_final(self) -> bool:
-        """No report can change it any more, short of one that contradicts eSMS's own answer."""
+        """Is no change expected any more, short of a report that contradicts eSMS's own answer?"""
         return self.status in {Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.CANCELLED}
 
     def is_due(self, now: dt.datetime) -> bool:
-        """Would a sender take it now?"""
+        """Would a worker take it now?"""
         return self.status in WAITING and self.next_attempt_at is not None and self.next_attempt_at <= now
 
-    # -- what comes in ---------------------------------------------------------------------------------------------
+    # -- validation ------------------------------------------------------------------------------------------------
+
+    def normalize(self, columns: Iterable[str] | None = None) -> None:
+        """Bring the caller's columns, or these of them, into the form in which they are stored.
+
+        Raises one `ValidationError` that names every column that some database could not store.
+        """
+        errors = {}
+        for column in self.CALLERS_COLUMNS if columns is None else columns:
+            field: Any = self._meta.get_field(column)
+            try:
+                setattr(self, column, as_stored(field, getattr(self, column)))
+            except ValidationError as error:
+                errors[field.name] = error
+                if column == "phone":
+                    # The checks that follow in `full_clean()` build the request, which wants a text.
+                    self.phone = str(self.phone or "")
+        if errors:
+            raise ValidationError(errors)
+
+    def prepare_insert(self) -> None:
+        """Normalise a new draft. Raises for a message that is no draft, or that the database would refuse."""
+        if self.status != Status.DRAFT:
+            raise EsmsViberError(
+                "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
+            )
+        self.prepare_columns(self.CALLERS_COLUMNS)
+
+    def prepare_columns(self, fields: Iterable[str]) -> None:
+        """Normalise the caller's columns among these. Raises `ValidationError` for what the database would refuse."""
+        columns = column_names(fields)
+        self.normalize(name for name in self.CALLERS_COLUMNS if name in columns)
+        if not columns.isdisjoint(choices.KIND_FIELDS):
+            self.validate_kind()
 
     def full_clean(self, exclude: Any = None, validate_unique: bool = True, validate_constraints: bool = True) -> None:
-        """As Django's; what is wrong with an excluded field is told of the message as a whole."""
+        """Do as Django does, but tell what is wrong with an excluded field of the message as a whole.
+
+        A form fails with a ValueError over an error of a field that it does not have.
+        """
         excluded = set(exclude or ())
         found: defaultdict[str, list[ValidationError]] = defaultdict(list)
         try:
             super().full_clean(excluded, validate_unique, validate_constraints)
         except ValidationError as error:
             for name, errors in error.error_dict.items():
-                # A form fails with a ValueError over an error of a field that it does not have.
                 found[NON_FIELD_ERRORS if name in excluded else name] += errors
             raise ValidationError(found) from None
 
     def clean_fields(self, exclude: Any = None) -> None:
         excluded, errors = set(exclude or ()), {}
         try:
-            validation.normalize(self)
+            self.normalize()
         except ValidationError as error:
             errors = {name: found for name, found in error.error_dict.items() if name not in excluded}
         try:
@@ -227,19 +259,48 @@ class OutboundViberMessage(GuardedSave):
 
     def clean(self) -> None:
         super().clean()
-        validation.validate_kind(self)
-        validation.validate_times(self)
-        validation.validate_query_length(self)
+        self.validate_kind()
+        self._validate_times()
 
-    def validate_for_sending(self) -> None:
-        """As `full_clean()` of our own columns, without asking the database: what a service checks."""
-        validation.normalize(self)
+    def validate(self) -> None:
+        """Normalise and check everything but what only the database or the gateway can tell.
+
+        Raises `ValidationError`. The services also check that the gateway's query string can carry the message.
+        """
+        self.normalize()
         others = {field.name for field in self._meta.fields if field.model is not OutboundViberMessage}
-        # Django's own, because ours would normalise a second time, which bulk inserts would notice.
-        super().clean_fields(exclude={"content_type"} | others)
+        # Django's own `clean_fields()`, because ours normalises again. A normalised phone needs no second reading.
+        super().clean_fields(exclude={"phone", "content_type"} | others)
         self.clean()
 
-    # -- what came back --------------------------------------------------------------------------------------------
+    def validate_kind(self) -> None:
+        """Raise a `ValidationError` on the part that is missing, saying what to do."""
+        if self.kind is None:
+            field, sentence = self._missing_part()
+            raise ValidationError({field: ValidationError(sentence, code="kind")})
+
+    def _missing_part(self) -> tuple[str, str]:
+        if self.button_label and not self.button_url:
+            return "button_url", gettext("A button needs a link. Give the link, or clear the label.")
+        if self.button_url and not self.button_label:
+            return "button_label", gettext("A button needs a label. Give the label, or clear the link.")
+        if self.button_label and self.image_url:
+            return "content", gettext("A message with an image and a button needs a text as well.")
+        if self.button_label:
+            return "content", gettext("A message with a button needs a text.")
+        if self.content:
+            sentence = gettext("An image with a text needs a button. Add its label and link, or drop text or image.")
+            return "button_label", sentence
+        return "content", gettext("Write a text, or give an image.")
+
+    def _validate_times(self) -> None:
+        begin, end = self.send_at, self.expires_at
+        # `clean_fields()` has refused what is no time.
+        if isinstance(begin, dt.datetime) and isinstance(end, dt.datetime) and end <= begin:
+            sentence = gettext("It would expire before it may be sent. Choose a later time.")
+            raise ValidationError({"expires_at": ValidationError(sentence)})
+
+    # -- the outcome -----------------------------------------------------------------------------------------------
 
     def raise_for_status(self) -> None:
         """Raise what became of the message, if it is not good news; nothing for draft, fresh, sent and delivered."""

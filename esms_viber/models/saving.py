@@ -1,57 +1,49 @@
-"""What `save()` may write: everything of a new draft, and of an existing row the caller's columns alone."""
+"""What `save()` may write: a new draft as a whole, and of an existing row the caller's columns alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.utils.translation import gettext
 
-from .. import validation
 from ..conf import readable_settings
-from ..exceptions import EsmsViberError, MessageNotEditable
-from ..states import EDITABLE, Status
-from ..transactions import lock, write_alias
-
-if TYPE_CHECKING:
-    from .message import OutboundViberMessage
+from ..database import lock
+from ..exceptions import MessageNotEditable
+from .choices import EDITABLE, Status
 
 
-def _column_names(fields: Iterable[str]) -> set[str]:
+def column_names(fields: Iterable[str]) -> set[str]:
     return {"content_type_id" if name == "content_type" else name for name in fields}
 
 
 class GuardedSave(models.Model):
-    """Remembers what was loaded, so that a stale instance undoes nothing and an untouched one writes nothing."""
+    """Keep stale instances from undoing what happened since they were loaded.
+
+    Each instance remembers the caller's columns as they are in the database. `save()` compares with that, writes only
+    what was changed, and refuses to change a message that has been handed over for sending.
+    """
 
     CALLERS_COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:
         status: models.CharField[str, str]
 
-        def validate_for_sending(self) -> None: ...
+        def validate(self) -> None: ...
+        def prepare_insert(self) -> None: ...
+        def prepare_columns(self, fields: Iterable[str]) -> None: ...
 
     keep_draft = False
-    """Set on an instance before its first `save()`, it keeps `SEND_ON_SAVE` from queueing it."""
+    """Set it on an instance before its first `save()` to keep `SEND_ON_SAVE` from queueing it."""
+
+    _loaded: Mapping[str, Any] = {}
+    """The caller's columns that are known to be in the database, with their values there."""
 
     class Meta:
         abstract = True
 
-    def prepare_insert(self) -> None:
-        """Normalise a new draft; raises for what is none, or what the database would refuse."""
-        if self.status != Status.DRAFT:
-            raise EsmsViberError(
-                "A new message is a draft. To send it use esms_viber.services, e.g. queue_viber_message()."
-            )
-        self.prepare_columns(self.CALLERS_COLUMNS)
-
-    def prepare_columns(self, fields: Iterable[str]) -> None:
-        """Normalise the caller's columns among these; raises `ValidationError` for what the database would refuse."""
-        message, columns = cast("OutboundViberMessage", self), _column_names(fields)
-        validation.normalize(message, [name for name in self.CALLERS_COLUMNS if name in columns])
-        if not set(validation.KIND_FIELDS).isdisjoint(columns):
-            validation.validate_kind(message)
+    # -- what is known of the row ----------------------------------------------------------------------------------
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
@@ -64,13 +56,33 @@ class GuardedSave(models.Model):
     ) -> None:
         fields = None if fields is None else list(fields)
         super().refresh_from_db(using=using, fields=fields, from_queryset=from_queryset)
-        self.remember(self.CALLERS_COLUMNS if fields is None else _column_names(fields))
+        self.remember(None if fields is None else column_names(fields))
 
     def remember(self, columns: Iterable[str] | None = None) -> None:
-        """Note these columns, or all, as they are in the database now."""
-        here = self.__dict__
-        names = self.CALLERS_COLUMNS if columns is None else set(self.CALLERS_COLUMNS).intersection(columns)
-        self._loaded = {**self.__dict__.get("_loaded", {}), **{name: here[name] for name in names if name in here}}
+        """Note that these columns, or all of the caller's, are in the database as they are here."""
+        self._loaded = {**self._loaded, **self._values(self.CALLERS_COLUMNS if columns is None else columns)}
+
+    def _remember_after_commit(self, columns: Iterable[str], using: str | None) -> None:
+        # Django tells nobody of a rollback, so until the commit these columns count as changed.
+        written = self._values(columns)
+        self._loaded = {name: value for name, value in self._loaded.items() if name not in written}
+
+        def remember() -> None:
+            self._loaded = {**self._loaded, **written}
+
+        transaction.on_commit(remember, using=using)
+
+    def _values(self, columns: Iterable[str]) -> dict[str, Any]:
+        """The caller's columns among these that are loaded here: `defer()` and `only()` leave some out."""
+        wanted = set(columns)
+        return {name: self.__dict__[name] for name in self.CALLERS_COLUMNS if name in wanted and name in self.__dict__}
+
+    def _changed(self, update_fields: Iterable[str] | None) -> set[str]:
+        """The columns that `save()` has to look at."""
+        wanted = self.CALLERS_COLUMNS if update_fields is None else column_names(update_fields)
+        return {name for name, value in self._values(wanted).items() if self._loaded.get(name, self) != value}
+
+    # -- saving ----------------------------------------------------------------------------------------------------
 
     def save(
         self,
@@ -86,40 +98,21 @@ class GuardedSave(models.Model):
         undo a report. Raises `ValidationError` for a phone that cannot be sent to, and `MessageNotEditable` where
         text, phone or terms were changed after the message was handed over.
         """
-        # Not where it was loaded from, which may be a replica.
-        alias = using or write_alias()
+        # The database that is written to; the instance may have been loaded from a replica.
+        alias = using or router.db_for_write(self._guarded_model())
         if self._state.adding or self.pk is None:
             self.prepare_insert()
             if readable_settings().SEND_ON_SAVE and not self.keep_draft:
-                self.validate_for_sending()
+                self.validate()
             with transaction.atomic(using=alias):
                 super().save(force_insert=force_insert or True, using=alias)
-            self._note_written(set(self.CALLERS_COLUMNS), using=alias)
+                self._remember_after_commit(self.CALLERS_COLUMNS, alias)
             return
-        # Columns that were not touched stay as they are: a row that came in by another door may be odd in them.
-        self.prepare_columns(self._columns_to_save(update_fields))
-        # With a savepoint, because Django breaks the caller's transaction for whatever is raised while it saves.
+        # Columns that were not touched are not checked: a row that came in by another door may be odd in them.
+        self.prepare_columns(self._changed(update_fields))
+        # The savepoint keeps the caller's transaction usable, because Django breaks it for any error while it saves.
         with transaction.atomic(using=alias):
             super().save(force_insert=force_insert, force_update=force_update, using=alias, update_fields=update_fields)
-
-    def _columns_to_save(self, update_fields: Iterable[str] | None) -> set[str]:
-        changed = self._changed_columns()
-        return changed if update_fields is None else changed & _column_names(update_fields)
-
-    def _changed_columns(self) -> set[str]:
-        loaded, here = self.__dict__.get("_loaded", {}), self.__dict__
-        differing = {name for name in self.CALLERS_COLUMNS if name in here and loaded.get(name, self) != here[name]}
-        return differing.union(self.__dict__.get("_uncommitted", ()))
-
-    def _note_written(self, columns: set[str], *, using: str | None) -> None:
-        self.remember(columns)
-        if transaction.get_connection(using).in_atomic_block:
-            # Django tells nobody of a rollback: until the commit it is not sure that they are there.
-            self._uncommitted = self.__dict__.get("_uncommitted", set()) | columns
-            transaction.on_commit(self._forget_uncommitted, using=using)
-
-    def _forget_uncommitted(self) -> None:
-        self._uncommitted = set()
 
     def _save_table(
         self,
@@ -130,28 +123,30 @@ class GuardedSave(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> bool:
-        """Guard the one table that is ours: Django calls this for each table of the instance's class.
+        """Guard the app's own table. Returns whether the row was there.
 
-        A subclass of the site's may have tables and columns of its own, which Django saves as ever. Gives whether the
-        row was there.
+        Django calls this for each table of the instance's class. A site's subclass may have tables and columns of its
+        own, which Django saves as ever.
         """
         pk = getattr(self, cls._meta.pk.attname)
-        is_ours = cls is self._meta.get_field("status").model
-        if raw or force_insert or not is_ours or pk is None:
+        if raw or force_insert or cls is not self._guarded_model() or pk is None:
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # Django's own, not in the stubs
-        columns = self._columns_to_save(update_fields)
+        columns = self._changed(update_fields)
         if not columns:
             return True
         stored = lock(cls._base_manager.using(using).filter(pk=pk)).values("status", *columns).first()
         if stored is None:
-            # As Django does: insert what is not there (any more, after a rollback), unless it has to be there.
+            # As Django does: insert a row that is gone, e.g. rolled back, unless the caller insists on an update.
             force_insert = not (force_update or update_fields)
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # as above
         if differing := {name for name in columns if stored[name] != self.__dict__[name]}:
             self._refuse_unless_editable(stored["status"], differing)
             super()._save_table(raw, cls, False, True, using, differing)  # type: ignore[misc] # as above
-        self._note_written(columns, using=using)
+        self._remember_after_commit(columns, using)
         return True
+
+    def _guarded_model(self) -> type[models.Model]:
+        return self._meta.get_field("status").model
 
     def _refuse_unless_editable(self, status: str, columns: set[str]) -> None:
         if status not in EDITABLE:

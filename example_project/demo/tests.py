@@ -14,8 +14,8 @@ from django.test import SimpleTestCase, TestCase, override_settings
 from django.utils.timezone import localdate
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.monitoring import get_queue_status
-from esms_viber.polling import RefreshSummary, refresh_due_messages
-from esms_viber.reports import parse_report
+from esms_viber.reports.parsing import parse_report
+from esms_viber.reports.polling import RefreshSummary, refresh_due_messages
 from esms_viber.services import DeliverySummary, deliver_due_messages
 
 import config.settings

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.http import urlencode
 
-from esms_viber.admin import display
+from esms_viber import formatting
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
 from tests.admin.pages import LIST, forms, told
@@ -255,7 +255,7 @@ def test_progress_is_told_in_one_sentence_and_shown(root: Client, make: Make) ->
     html = root.get(f"{CAMPAIGN}?name=tet").content.decode()
     assert '<p id="viber-said">4 of 7 messages are through.</p>' in html
     assert '<progress max="7" value="4" aria-labelledby="viber-said">' in html
-    since = display.moment(now - dt.timedelta(minutes=5))
+    since = formatting.moment(now - dt.timedelta(minutes=5))
     assert f"2 of these are due, the oldest since {since}" in html
     waits = {text: href for href, text in look(root, CAMPAIGN, name="tet").links if "itself" in text or "queue" in text}
     assert {text: listed(root, href) for text, href in waits.items()} == {

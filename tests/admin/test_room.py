@@ -10,6 +10,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.test import Client
 
+from esms_viber import creation
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.pages import ADD, FORM, LIST, form_with
 
@@ -33,7 +34,7 @@ WITH_ALL = {
 
 def fits(text: str, **parts: str) -> bool:
     try:
-        Message(phone="0901888484", content=text, **parts).validate_for_sending()
+        creation.validate(Message(phone="0901888484", content=text, **parts))
     except ValidationError as error:
         return "query_length" not in {each.code for each in error.error_dict["content"]}
     return True
@@ -127,7 +128,7 @@ def test_without_a_script_the_page_tells_it_as_well(root: Client) -> None:
 @pytest.mark.django_db
 def test_a_message_that_is_too_long_is_refused_in_code_with_both_numbers_and_what_to_do() -> None:
     with pytest.raises(ValidationError) as caught:
-        Message(phone="0901888484", content=VIETNAMESE).validate_for_sending()
+        creation.validate(Message(phone="0901888484", content=VIETNAMESE))
     [error] = caught.value.error_dict["content"]
     assert error.params["length"] > error.params["limit"] == 2048
     assert fits(VIETNAMESE[: -error.params["excess"]])

@@ -238,7 +238,7 @@ def test_a_second_yes_to_all_sends_nothing_more(root: Client, make: Make) -> Non
 
 
 def test_more_than_one_request_can_carry_are_refused(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esms_viber.admin.review.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("esms_viber.admin.base.MOST_AT_ONCE", 2)
     monkeypatch.setattr("esms_viber.admin.actions.MOST_AT_ONCE", 2)
     response = choose(root, "send_selected", *[make().pk for _ in range(3)])
     assert "at most 2 messages" in told(response)

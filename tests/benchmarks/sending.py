@@ -77,9 +77,9 @@ def main(count: int, milliseconds: float) -> None:
 def compare(url: str, count: int) -> None:
     from django.conf import settings
 
+    from esms_viber.delivery.payload import outgoing_for
     from esms_viber.gateways.esms import send_query
     from esms_viber.models import OutboundViberMessage
-    from esms_viber.outgoing import outgoing_for
     from esms_viber.services import deliver_due_messages, queue_viber_messages
 
     settings.ESMS_VIBER = {

@@ -29,12 +29,13 @@ def main(base_url: str, callback_origin: str, read_seconds: str) -> None:
     logging.getLogger("esms_viber").setLevel(logging.CRITICAL)
     from django.core.management import call_command
 
-    from esms_viber import claims, delivery, outcomes, watching
+    from esms_viber import lifecycle
+    from esms_viber.delivery import claims, worker
 
     claims.LEASE = dt.timedelta(seconds=LEASE)
-    outcomes.random = SimpleNamespace(uniform=lambda low, high: high / 100)
-    watching.FIRST_PAUSE = watching.LONGEST_PAUSE = 0.3
-    delivery.LOOKING = 0.1
+    lifecycle.random = SimpleNamespace(uniform=lambda low, high: high / 100)
+    worker.FIRST_PAUSE = worker.LONGEST_PAUSE = 0.3
+    worker.LOOKING = 0.1
     call_command("send_viber_messages", watch=True, verbosity=0)
 
 

@@ -27,9 +27,9 @@ def esms(engine: Engine, fake_gateway: FakeGateway, settings) -> Iterator[Esms]:
         "CONCURRENCY": 2,
     }
     # A task is bound to its backend when its module is imported; at a site the settings are there by then.
-    sys.modules.pop("esms_viber.background", None)
+    sys.modules.pop("esms_viber.delivery.django_task", None)
     yield esms
-    sys.modules.pop("esms_viber.background", None)
+    sys.modules.pop("esms_viber.delivery.django_task", None)
     esms.release()
 
 

@@ -16,10 +16,10 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esms_viber.gateways.answers import WITHHELD
 from esms_viber.gateways.base import BalanceResult, Reach, SendResult, StatusResult
+from esms_viber.gateways.credentials import Keys
 from esms_viber.gateways.esms import EsmsGateway
-from esms_viber.gateways.keys import Keys
+from esms_viber.gateways.responses import WITHHELD
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_gateway, make_message, traces_in
 
 KEYS = (API_KEY, SECRET_KEY)

@@ -170,7 +170,7 @@ FORKING = """
 import os, sys
 from django.conf import settings
 settings.configure(ESMS_VIBER={"API_KEY": "a", "SECRET_KEY": "s", "BRANDNAME": "b", "BASE_URL": sys.argv[1]})
-from esms_viber.gateways import get_gateway
+from esms_viber.gateways.loading import get_gateway
 from esms_viber.gateways.base import OutgoingMessage
 
 def send(request_id):

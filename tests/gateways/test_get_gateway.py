@@ -10,9 +10,9 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from esms_viber.gateways import get_gateway
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.esms import EsmsGateway
+from esms_viber.gateways.loading import get_gateway
 from esms_viber.gateways.memory import MemoryGateway
 from tests.fake_gateway import PATIENCE, FakeGateway
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_message, traces_in

@@ -24,8 +24,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
 from esms_viber.gateways.base import Reach
+from esms_viber.gateways.credentials import Keys, Secret
 from esms_viber.gateways.esms import EsmsGateway
-from esms_viber.gateways.keys import Keys, Secret
 from tests.fake_gateway import (
     Answer,
     Close,

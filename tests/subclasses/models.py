@@ -28,13 +28,13 @@ class Voucher(OutboundViberMessage):
     code = models.CharField(max_length=12, primary_key=True)
 
 
-class OfCampaign(models.Manager):
+class OfCampaign(models.Manager["Birthday"]):
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(campaign="birthday")
 
 
 class Birthday(OutboundViberMessage):
-    objects = OfCampaign()
+    objects = OfCampaign()  # type: ignore[assignment,misc] # narrower than the parent's, as a site's may be
 
     class Meta:
         proxy = True

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from ...amounts import dong
-from ...balance import BalanceUnavailable, ask
+from ...account import BalanceUnavailable, ask
+from ...formatting import dong
 
 
 class Command(BaseCommand):

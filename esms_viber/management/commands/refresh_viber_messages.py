@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from ...models import OutboundViberMessage
-from ...polling import refresh_due_messages
+from ...reports.polling import refresh_due_messages
 from ..running import running, tell_trouble, telling_misconfiguration
 
 MOST = 1000

@@ -11,12 +11,10 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ...amounts import grouped
-from ...delivery import DeliverySummary, Drain
+from ...delivery.worker import DeliverySummary, Worker, watch
+from ...formatting import grouped
 from ...models import OutboundViberMessage
-from ...monitoring import QueueStatus, get_queue_status
-from ...readiness import require_setup
-from ...watching import watch
+from ...monitoring import QueueStatus, get_queue_status, require_setup
 from ..running import running, tell_trouble, telling_misconfiguration
 
 NEEDS_A_PERSON, BLOCKED = 1, 2
@@ -65,7 +63,7 @@ class Command(BaseCommand):
         due = OutboundViberMessage.objects.due().count()
         total = due if limit is None else min(due, limit)
         with running(self._say, total, verbosity) as (should_stop, progress):
-            summary = Drain(limit=limit, should_stop=should_stop, on_progress=progress).run()
+            summary = Worker(limit=limit, should_stop=should_stop, on_progress=progress).run()
         self._tell(summary, verbosity)
         tell_trouble(summary.account_code, outage=summary.outage)
 

@@ -1,0 +1,133 @@
+"""The account's balance and likely prices: what eSMS says about money, and what our own messages cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Avg
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from .codes import Verdict, describe
+from .conf import ViberSettings, get_settings
+from .exceptions import EsmsViberError, log_failure
+from .formatting import stored
+from .gateways.base import BalanceResult, BaseGateway, Reach
+from .gateways.console import ConsoleGateway
+from .gateways.loading import get_gateway
+from .gateways.memory import MemoryGateway
+from .models import OutboundViberMessage
+from .models.choices import Kind, kind_condition
+
+_KEY = "esms_viber.balance"
+_REMEMBERED_FOR = 5 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    amount: Decimal
+    """VND."""
+    at: dt.datetime
+    """When eSMS said so."""
+
+
+class BalanceUnavailable(EsmsViberError):
+    """eSMS did not tell the balance: why, and what to do about it, in a sentence for people."""
+
+
+def remembered() -> Balance | None:
+    """What eSMS said within the last five minutes."""
+    try:
+        found: Balance | None = cache.get(_KEY)
+    except Exception as error:  # noqa: BLE001 - a cache that is away must not hide how the queue stands
+        log_failure(error, "the cache cannot be read")
+        return None
+    return found
+
+
+def ask() -> Balance:
+    """Ask eSMS now. Raises `BalanceUnavailable`."""
+    result = _fetch(_get_gateway())
+    if result.balance is None:
+        raise BalanceUnavailable(_what_went_wrong(result))
+    balance = Balance(result.balance, timezone.now())
+    try:
+        cache.set(_KEY, balance, _REMEMBERED_FOR)
+    except Exception as error:  # noqa: BLE001 - as above
+        log_failure(error, "the balance is not remembered")
+    return balance
+
+
+def _get_gateway() -> BaseGateway:
+    try:
+        return get_gateway()
+    except ImproperlyConfigured as error:
+        sentence = str(error)
+    raise BalanceUnavailable(sentence)
+
+
+def _fetch(gateway: BaseGateway) -> BalanceResult:
+    if isinstance(gateway, ConsoleGateway | MemoryGateway):
+        raise BalanceUnavailable(
+            _('ESMS_VIBER["GATEWAY"] is %(name)s, so there is nobody to ask.') % {"name": type(gateway).__name__}
+        )
+    return gateway.fetch_balance()
+
+
+def _what_went_wrong(result: BalanceResult) -> str:
+    if result.code == "100":
+        return _("eSMS accepts the keys, but did not tell the balance.")
+    if result.code:
+        code = describe(result.code)
+        named = _("Code %(code)s") % {"code": code.code}
+        if code.verdict is not Verdict.ACCOUNT:
+            # Its remedy would be one for a message.
+            sentence = _("eSMS did not tell the balance: %(reason)s.") % {
+                "reason": f"{named}: {code.meaning}".rstrip(".")
+            }
+            return f"{sentence} {_('Try again later.')}"
+        return f"{named}: {code.meaning} {code.remedy}"
+    sentence = _("eSMS did not tell the balance: %(reason)s.") % {"reason": stored(result.text).rstrip(".")}
+    base_url, default = get_settings().BASE_URL.rstrip("/"), ViberSettings().BASE_URL
+    is_another = base_url != default.rstrip("/")
+    # A 502 is also what a proxy at a wrong address says.
+    is_busy = result.http_status in {429, 500, 503}
+    address_is_doubtful = not is_busy and (result.http_status is not None or result.reach is Reach.NOT_CONNECTED)
+    if not (is_another and address_is_doubtful):
+        sentence += " " + _("Try again later.")
+    if is_another:
+        remark = _(
+            'Asked was %(url)s. Is that eSMS? If not, mend ESMS_VIBER["BASE_URL"], or leave it out for eSMS\'s own, '
+            "%(default)s"
+        )
+        sentence += " " + remark % {"url": f"{base_url}/GetBalance_json", "default": default}
+    return sentence
+
+
+_LATEST = (5_000, 100_000)
+"""Messages that are looked at: the latest, and where these have no price yet, more of them."""
+
+
+def average_prices() -> dict[Kind, Decimal]:
+    """By kind, the average of what eSMS reported of the latest messages; without the kinds of which it has not."""
+    rows = OutboundViberMessage.objects.for_writing()
+    latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0
+    found: dict[Kind, Decimal] = {}
+    for number in _LATEST:
+        priced = rows.filter(pk__gt=latest - number, total_price__gt=0, sandbox=False)
+        averages = priced.aggregate(**{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in Kind})
+        found = {kind: averages[kind.value] for kind in Kind if averages[kind.value] is not None} | found
+    return found
+
+
+def estimate(counts: Mapping[Kind, int]) -> Decimal | None:
+    """What so many messages of each kind may cost together; None where no price of one of them is known."""
+    prices = average_prices()
+    if not counts or not counts.keys() <= prices.keys():
+        return None
+    return sum((prices[kind] * count for kind, count in counts.items()), Decimal(0)).quantize(Decimal(1))

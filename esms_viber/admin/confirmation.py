@@ -1,0 +1,336 @@
+"""Ask before sending or resending, and send what was confirmed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.messages import constants as levels
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db.models import Max, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from .. import formatting, services
+from ..account import estimate
+from ..conf import get_settings
+from ..database import in_chunks, in_transaction, lock
+from ..formatting import dong
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..models.choices import Kind
+from ..monitoring import require_setup
+from ..resend import plan_resend
+from . import display, notices, queue_status
+from .base import MOST_AT_ONCE, MessageAdminBase
+from .notices import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+
+_SHOWN = 20
+
+
+STILL_REPEATED = gettext_lazy(
+    "It is still tried again by itself, in a way that cannot send it twice. Wait, or stop that first."
+)
+
+
+def is_repeated(message: OutboundViberMessage) -> bool:
+    """Nobody has to take the risk of sending it twice as long as it may settle by itself."""
+    return message.status == Status.UNKNOWN and message.next_attempt_at is not None
+
+
+@dataclass(slots=True)
+class Listing:
+    """How many there are, and the first of them."""
+
+    count: int = 0
+    shown: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
+    """With what is to be said of it."""
+
+    def add(self, message: OutboundViberMessage, remark: str = "") -> None:
+        self.count += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append((message, remark))
+
+
+@dataclass(slots=True)
+class Review:
+    """The selected messages by what sending would do with them."""
+
+    first: Listing = field(default_factory=Listing)
+    again: Listing = field(default_factory=Listing)
+    """eSMS took them."""
+    arrived: Listing = field(default_factory=Listing)
+    """Sent again as well, though they were delivered, or what they were sent again as."""
+    doubtful: Listing = field(default_factory=Listing)
+    """Sent again as well, though nobody knows whether eSMS took them."""
+    skipped: Listing = field(default_factory=Listing)
+    sendable: list[int] = field(default_factory=list)
+    charged: Counter[Kind] = field(default_factory=Counter)
+    """Of those that would be sent, how many of each kind cost something."""
+    charged_though_arrived: Counter[Kind] = field(default_factory=Counter)
+
+    def add(self, messages: Iterable[OutboundViberMessage]) -> None:
+        messages = list(messages)
+        plan = plan_resend(message for message in messages if not is_repeated(message))
+        families = _families(plan.again)
+        for message in filter(is_repeated, messages):
+            self.skipped.add(message, str(STILL_REPEATED))
+        for message in plan.first:
+            self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
+        for message in plan.again:
+            family = families[message.id]
+            remark = _what_became_of_others(message, family)
+            if _has_arrived(family):
+                self.arrived.add(message, remark)
+                self.charged_though_arrived.update(_charged([message]))
+            elif message.status == Status.UNKNOWN:
+                self.doubtful.add(message, f"{_what_is_known(message)} {remark}".rstrip())
+            else:
+                self.again.add(message, remark)
+        for message, why in plan.skipped:
+            self.skipped.add(message, why)
+        self.sendable += [message.id for message in plan.first + plan.again]
+        self.charged.update(_charged(plan.first + plan.again))
+
+
+def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
+    return Counter(message.kind for message in messages if message.kind and not message.sandbox)
+
+
+def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
+    """Those that were delivered, by themselves or as another of the messages that one was sent again as."""
+    messages = list(messages)
+    families = _families(messages)
+    return {message.id for message in messages if _has_arrived(families[message.id])}
+
+
+def _has_arrived(family: list[OutboundViberMessage]) -> bool:
+    return any(member.status == Status.DELIVERED for member in family)
+
+
+def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[OutboundViberMessage]]:
+    """By primary key: the message with what it was sent again from and as, in as many steps as there are."""
+    known = {message.id: message for message in messages}
+    rows = OutboundViberMessage.objects.for_writing()
+    latest = set(known)
+    while wanted := {pk for made in latest if (pk := known[made].resend_of_id) and pk not in known}:
+        known |= {parent.id: parent for parent in rows.filter(pk__in=wanted)}
+        latest = wanted & known.keys()
+    latest = set(known)
+    while latest:
+        resends = {resend.id: resend for resend in rows.filter(resend_of__in=latest)}
+        latest = resends.keys() - known.keys()
+        known |= resends
+    families = defaultdict(list)
+    roots = {pk: _root(message, known) for pk, message in sorted(known.items())}
+    for pk, root in roots.items():
+        families[root].append(known[pk])
+    return {pk: families[root] for pk, root in roots.items()}
+
+
+def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessage]) -> int:
+    while parent := known.get(message.resend_of_id or 0):
+        message = parent
+    return message.id
+
+
+def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
+    """Of the one that arrived or, where none did, of the latest resend."""
+    others = [member for member in family if member.id != message.id]
+    told = [other for other in others if other.status == Status.DELIVERED or other.id > message.id]
+    if not told:
+        return ""
+    other = max(told, key=lambda member: (member.status == Status.DELIVERED, member.id))
+    if other.id < message.id:
+        sentence = _("It is a resend itself, after № %(number)s of %(time)s: %(status)s.")
+    else:
+        sentence = _("It was sent again before, at %(time)s as № %(number)s: %(status)s.")
+    return sentence % {
+        "time": formatting.moment(other.created_at),
+        "number": other.id,
+        "status": other.get_status_display(),
+    }
+
+
+def _what_is_known(message: OutboundViberMessage) -> str:
+    if message.uncertain_since is None:
+        return display.explain(message)[0]
+    calls = ngettext(
+        "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
+        "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
+        message.attempts,
+    ) % {"count": message.attempts, "since": formatting.moment(message.uncertain_since)}
+    return f"{calls} {display.last_word(message)}"
+
+
+def review(pks: list[int]) -> Review:
+    found = Review()
+    rows = OutboundViberMessage.objects.for_writing()
+    for chunk in in_chunks(pks):
+        found.add(rows.filter(pk__in=chunk).order_by("-pk"))
+    return found
+
+
+def selected_pks(queryset: QuerySet[OutboundViberMessage], *, most: int = MOST_AT_ONCE) -> list[int]:
+    """Newest first; one more than the most where there are too many."""
+    rows = queryset.using(OutboundViberMessage.objects.write_alias()).order_by("-id")
+    return list(rows.values_list("id", flat=True)[: most + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The point up to which a person has seen the history.
+
+    What happens later, the first click of a double one included, was not on the page that was confirmed.
+    """
+
+    last_event: int
+    last_message: int
+
+    @classmethod
+    def now(cls) -> Self:
+        events = ViberMessageEvent.objects.for_writing().aggregate(last=Max("pk"))
+        messages = OutboundViberMessage.objects.for_writing().aggregate(last=Max("pk"))
+        return cls(events["last"] or 0, messages["last"] or 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        match = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text)
+        return cls(int(match[1]), int(match[2])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.last_event}-{self.last_message}"
+
+    def changed_since(self, pks: list[int]) -> set[int]:
+        """Those that did not exist yet, and those that something has happened to since, or to a resend of them."""
+        events = ViberMessageEvent.objects.for_writing().filter(pk__gt=self.last_event)
+        events = events.filter(Q(message__in=pks) | Q(message__resend_of__in=pks))
+        seen = {pk for pair in events.values_list("message_id", "message__resend_of_id") for pk in pair}
+        return {pk for pk in pks if pk in seen or pk > self.last_message}
+
+
+CONFIRMED = "confirmed"
+"""Posted by the confirmation page: the mark of what was seen on it."""
+
+SPARE = "spare_arrived"
+"""Posted by its second button: leave out what has arrived."""
+
+_OVERTAKEN = gettext_lazy("Something happened to it after you were asked: look at it before you send it.")
+
+
+def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) -> HttpResponse:
+    mark = Mark.now()
+    found = review(pks)
+    across = request.POST.get("select_across") == "1"
+    context: dict[str, Any] = {
+        **model_admin.admin_site.each_context(request),
+        "title": _("Send Viber messages?"),
+        "opts": model_admin.opts,
+        "sendable": len(found.sendable),
+        "first": _shown(model_admin, found.first),
+        "again": _shown(model_admin, found.again),
+        "arrived": _shown(model_admin, found.arrived),
+        "not_arrived": len(found.sendable) - found.arrived.count,
+        "spare_name": SPARE,
+        "doubtful": _shown(model_admin, found.doubtful),
+        "skipped": _shown(model_admin, found.skipped),
+        "viber_queue": queue_status.obstacles(),
+        "cost": _cost(found),
+        "cost_spared": _cost_without_arrived(found),
+        "mark_name": CONFIRMED,
+        "mark": mark,
+        "action_name": "send_selected",
+        "checkbox_name": ACTION_CHECKBOX_NAME,
+        # Thousands of ids would pass the limit of fields in a form: the filters in the address stand for them.
+        "select_across": across,
+        "posted_pks": pks[:1] if across else found.sendable,
+        "from_page": FROM_PAGE in request.POST,
+        "from_page_name": FROM_PAGE,
+        "back": back_url(model_admin, request, pks),
+    }
+    request.current_app = model_admin.admin_site.name
+    return TemplateResponse(request, "admin/esms_viber/outboundvibermessage/send_confirmation.html", context)
+
+
+def _cost(found: Review) -> str:
+    """In a sentence; empty where nothing is sent."""
+    if not found.sendable:
+        return ""
+    if not found.charged or get_settings().SANDBOX:
+        return _("It costs nothing: it goes to the sandbox.")
+    amount = estimate(found.charged)
+    if amount is None:
+        return _("What it costs is not known: eSMS has not reported the price of such a message yet.")
+    return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}
+
+
+def _cost_without_arrived(found: Review) -> str:
+    if not found.charged_though_arrived or get_settings().SANDBOX:
+        return ""
+    amount = estimate(found.charged - found.charged_though_arrived)
+    return "" if amount is None else _("Without what has arrived, about %(amount)s.") % {"amount": dong(amount)}
+
+
+def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
+    lines = [(display.line(message, model_admin.page_url(message.id)), remark) for message, remark in listing.shown]
+    return {"count": listing.count, "lines": lines, "more": listing.count - len(lines)}
+
+
+def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], mark: Mark) -> None:
+    user, spare = user_of(request), SPARE in request.POST
+    queued, skipped = in_transaction(
+        lambda: _send(sorted(pks), mark, user, spare=spare),
+        using=OutboundViberMessage.objects.write_alias(),
+        repeatable=False,
+    )
+    # The commit has handed them to the dispatcher, and the inline one has sent them by now.
+    report(model_admin, request, queued, notices.left_out(skipped))
+
+
+def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) -> tuple[list[int], Counter[str]]:
+    """Which were queued, and how many were not for which reason; all of them or, after an error, none."""
+    queued: list[int] = []
+    skipped: Counter[str] = Counter()
+    for chunk in in_chunks(pks):
+        rows = list(lock(rows_of(chunk)))
+        changed = mark.changed_since(chunk)
+        spared = arrived(rows) - changed if spare else set()
+        seen = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
+        sent = services.resend_viber_messages(seen, user=user)
+        queued += [row.id for row in sent]
+        skipped.update(_why_skipped(seen, sent))
+        skipped.update(str(_OVERTAKEN) for _pk in changed)
+        skipped.update(_("It has arrived already.") for _pk in spared)
+        skipped.update(str(STILL_REPEATED) for row in rows if row.id not in changed and is_repeated(row))
+    return queued, skipped
+
+
+def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:
+    acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
+    left = plan_resend(message for message in selected if message.id not in acted_on)
+    return [why for _message, why in left.skipped]
+
+
+def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:
+    """*Save and send*, after the message was committed: whatever goes wrong here, it is kept."""
+    try:
+        require_setup()
+        queued = services.queue_stored_message(message, user=user_of(request))
+    except ImproperlyConfigured as error:
+        report_configuration(model_admin, request, error)
+        tell(model_admin, request, [message.id], [(levels.WARNING, _("It is kept, and was not sent."))])
+        return
+    except ValidationError as error:
+        tell(model_admin, request, [message.id], [(levels.ERROR, " ".join([_("It was not sent."), *error.messages]))])
+        return
+    because = [] if queued else [(levels.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
+    report(model_admin, request, [message.id], because)

@@ -1,0 +1,484 @@
+"""The messages in Django's admin: the list, and the page of one."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.options import IS_POPUP_VAR
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.messages import constants as levels
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, models
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import NoReverseMatch, URLPattern, reverse
+from django.utils.functional import SimpleLazyObject
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy, gettext_noop
+from django.utils.translation import gettext as _
+
+from .. import lifecycle
+from ..codes import NETWORKS
+from ..database import non_atomic_requests
+from ..exceptions import MessageNotEditable, log_failure
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..models.choices import WAITING
+from ..models.validators import normalize_text
+from ..phones import phone_search_digits
+from ..reports.polling import can_ask
+from ..resend import needing_decision
+from . import display, mailing, queue_status, statistics
+from .actions import ACTIONS
+from .base import MessageAdminBase, in_one_transaction
+from .confirmation import is_repeated, send_saved
+from .export import export
+from .filters import AttentionFilter, CampaignFilter
+from .form_fields import room
+from .forms import MessageForm, fingerprint
+from .listing import DeliveryTimeFilter, MessageColumns
+from .notices import FROM_PAGE, report, tell
+from .preview import CHECK, bubble, checked, own_brand
+from .routes import FOLDER, framed, route
+from .statistics import campaign_url
+from .timeline import MOST_SHOWN, history, resends_of
+
+_VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
+SEND = "_send"
+FORM_ID = "_form_id"
+
+_WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
+_TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
+_LOOKED_AT = {"kind": "kind_field", "campaign": "campaign_field"}
+"""What stands instead of a field where nothing can be changed."""
+
+_HAPPENED = (
+    "status_field",
+    "reason_field",
+    "remedy_field",
+    "said_field",
+    "price_field",
+    "related_field",
+    "next_attempt_at",
+    "sent_at",
+    "completed_at",
+)
+_DETAILS = ("created_at", "queued_at", "attempts", "sms_id", "request_id", "network_field")
+
+
+@admin.register(OutboundViberMessage)
+class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
+    # Named, though Django would find it: mixins extend what is named here, and Django's own where nothing is.
+    change_list_template = f"{FOLDER}/change_list.html"
+    change_form_template = f"{FOLDER}/change_form.html"
+    form = MessageForm
+    actions = list(ACTIONS.values())
+    list_display = (
+        "phone_column",
+        "status_column",
+        "text_column",
+        "price_column",
+        "times_column",
+        "kind_column",
+        "brandname",
+    )
+    list_filter = ("status", AttentionFilter, CampaignFilter, DeliveryTimeFilter, "sandbox", "created_at")
+    search_fields = ("content", "sms_id__startswith", "request_id__startswith", "dedupe_key")
+    # Counting, and sorting by what has no index, takes minutes at a million rows.
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ("phone_column", "times_column")
+
+    class Media:
+        css = {"all": ["esms_viber/admin.css", "esms_viber/phone.css"]}
+        js = ["esms_viber/writing.js"]
+
+    # -- the list ------------------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        urls: list[Any] = [
+            *statistics.urls(self),
+            *mailing.urls(self),
+            route(self, "export/", export, permission="view"),
+            *super().get_urls(),
+        ]
+        for url in urls:
+            if (url.name or "").endswith(_VIEWS_THAT_CALL_ESMS):
+                url.callback = non_atomic_requests(url.callback)
+        return urls
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage], search_term: str
+    ) -> tuple[QuerySet[OutboundViberMessage], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, normalize_text(search_term))
+        if digits := phone_search_digits(search_term):
+            found |= queryset.filter(phone__contains=digits)
+        return found, may_have_duplicates
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        actions = set(request.POST.getlist("action"))
+        if ACTIONS.keys() & actions and not self.has_send_permission(request):
+            raise PermissionDenied
+        # Not looked at before the page is made: most posts lead to another one.
+        context = {
+            "viber_queue": SimpleLazyObject(queue_status.look),
+            "viber_send_to_many": self.has_send_permission(request) and self.has_add_permission(request),
+            **(extra_context or {}),
+        }
+        # Not where one of ours may be meant, as with a second bar of actions: no transaction is open around a call.
+        if actions == {"delete_selected"}:
+            response = self._delete_selected(request, context)
+        else:
+            response = super().changelist_view(request, context)
+        is_list = "cl" in (getattr(response, "context_data", None) or {})  # and not what an action asks first
+        return framed(response, "list_frame") if is_list else response
+
+    def _delete_selected(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        try:
+            # In one transaction with what Django logs as deleted.
+            with in_one_transaction(request):
+                return super().changelist_view(request, context)
+        except MessageNotEditable:
+            sentence = _("Nothing was deleted: something was handed over for sending in the meantime.")
+            self.message_user(request, sentence, levels.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    # -- the page of one message ---------------------------------------------------------------------------------------
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        if SEND in request.POST and not self.has_send_permission(request):
+            raise PermissionDenied
+        if CHECK in request.POST:
+            return self._check(request, object_id)
+        try:
+            response = self._changeform_in_turn(request, object_id, form_url, extra_context)
+        except MessageNotEditable:
+            return self._refuse_edit(request)
+        except PermissionDenied:
+            if request.method == "POST" and self._is_handed_over(request, object_id):
+                return self._refuse_edit(request)
+            raise
+        except IntegrityError:
+            if first := _posted_before(request):
+                return self._answer_second_post(request, first)
+            # Another request took the dedupe key in between: now the form finds it, and says so.
+            response = self._changeform_in_turn(request, object_id, form_url, extra_context)
+        if first := _stored_by_a_post_before(request, response):
+            return self._answer_second_post(request, first)
+        # Not before its transaction has ended: nothing is sent, nor known of it, until the commit.
+        if SEND in request.POST and (saved := _saved(request)):
+            send_saved(self, request, saved)
+        return response
+
+    def _changeform_in_turn(self, request: HttpRequest, *args: Any) -> Any:
+        with in_one_transaction(request):
+            return super().changeform_view(request, *args)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        try:
+            with in_one_transaction(request):
+                return super().delete_view(request, object_id, extra_context)
+        except MessageNotEditable:
+            sentence = _("It was not deleted: it was handed over for sending in the meantime.")
+            self.message_user(request, sentence, levels.ERROR)
+            return HttpResponseRedirect(self.page_url(int(unquote(object_id))))
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save_model(self, request: HttpRequest, obj: OutboundViberMessage, form: Any, change: bool) -> None:
+        obj.keep_draft = True
+        super().save_model(request, obj, form, change)
+        if not change:
+            written = gettext_noop("Written in the admin.")
+            lifecycle.note([obj], written, user=request.user, fingerprint=_fingerprint(request, obj))
+        elif {*form.changed_data} - {"kind"}:  # which is no column, and follows from the others
+            lifecycle.note([obj], gettext_noop("Changed in the admin."), user=request.user)
+        request._esms_viber_saved = obj  # type: ignore[attr-defined] # ours, for this request
+
+    def response_add(
+        self, request: HttpRequest, obj: OutboundViberMessage, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        if {IS_POPUP_VAR, "_continue", "_addanother"} & request.POST.keys():
+            return super().response_add(request, obj, post_url_continue)
+        if SEND not in request.POST:
+            self._say_that_it_is_a_draft(request, obj)
+        return self.response_post_save_add(request, obj)
+
+    def response_change(self, request: HttpRequest, obj: OutboundViberMessage) -> HttpResponse:
+        if SEND in request.POST and IS_POPUP_VAR not in request.POST:
+            return self.response_post_save_change(request, obj)
+        return super().response_change(request, obj)
+
+    def _say_that_it_is_a_draft(self, request: HttpRequest, message: OutboundViberMessage) -> None:
+        told = [(levels.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
+        tell(self, request, [message.id], told)
+
+    # -- checking while it is written ----------------------------------------------------------------------------------
+
+    def _check(self, request: HttpRequest, object_id: str | None) -> HttpResponse:
+        """What saving the form would say, without saving it."""
+        message = None if object_id is None else self.get_object(request, unquote(object_id))
+        if message is None and (object_id is not None or not self.has_add_permission(request)):
+            raise PermissionDenied
+        if message is not None and not self.has_change_permission(request, message):
+            raise PermissionDenied
+        form = self.get_form(request, message, change=message is not None)(request.POST, instance=message)
+        form.full_clean()
+        return checked(form, [form.instance])
+
+    # -- refusing ------------------------------------------------------------------------------------------------------
+
+    def _is_handed_over(self, request: HttpRequest, object_id: str | None) -> bool:
+        if object_id is None or not self.has_change_permission(request):
+            return False
+        message = self.get_object(request, unquote(object_id))
+        return message is not None and not message.is_editable
+
+    def _refuse_edit(self, request: HttpRequest) -> HttpResponse:
+        sentence = _("Nothing was changed: the message has been handed over for sending. Here is how it stands now.")
+        self.message_user(request, sentence, levels.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+    def _answer_second_post(self, request: HttpRequest, first: OutboundViberMessage) -> HttpResponse:
+        told = [(levels.INFO, _("The form arrived twice; the message was stored once."))]
+        report(self, request, [first.id], told)
+        return self.response_post_save_add(request, first)
+
+    # -- showing -------------------------------------------------------------------------------------------------------
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: OutboundViberMessage | None = None,
+    ) -> Any:
+        written = _as_typed(context)
+        if "content" in (fields := context["adminform"].form.fields):
+            fields["content"].widget.room = room([written])
+        context |= {
+            "viber_queue": queue_status.obstacles() if obj is None or obj.status in WAITING else None,
+            "bubble": bubble(written, request),
+            "own_brand": own_brand(),
+            "show_save_and_add_another": False,
+            "show_send": self.has_send_permission(request),
+            "viber_form_apart": self._form_apart(request, obj),
+            "save_label": _("Save as draft") if obj is None or obj.status == Status.DRAFT else _("Save"),
+            "form_id_name": FORM_ID,
+            "form_id": uuid.uuid4().hex,
+            "from_page_name": FROM_PAGE,
+        }
+        if obj is None:
+            context["show_save_and_continue"] = False
+        else:
+            context["viber_buttons"] = self._buttons(request, obj)
+            context["viber_history"] = history(self, obj)
+            context["viber_history_most"] = MOST_SHOWN
+        response = super().render_change_form(request, context, add, change, form_url, obj)
+        return framed(response, "message_frame")
+
+    def _form_apart(self, request: HttpRequest, message: OutboundViberMessage | None) -> str:
+        """The form's id in the page, where the site has registered a proxy or child and a draft of it can be saved."""
+        may_save = self.has_add_permission(request) if message is None else self.has_change_permission(request, message)
+        return f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
+
+    def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
+        """What may be done with the message as it is now, beside editing it."""
+        if not self.has_send_permission(request):
+            return []
+        buttons = [
+            ("send_selected", self._send_label(request, message)),
+            ("cancel_selected", _cancel_label(message)),
+            ("refresh_selected", _("Ask eSMS for the status") if can_ask(message) else ""),
+            ("settle_selected", _("Looked up: need not be sent again") if _needs_decision(message) else ""),
+        ]
+        return [{"action": action, "label": label} for action, label in buttons if label]
+
+    def _send_label(self, request: HttpRequest, message: OutboundViberMessage) -> str:
+        """Empty where it cannot be sent, or where *Save and send* does it, with what has been typed."""
+        if message.status in {Status.QUEUED, Status.SENDING} or is_repeated(message):
+            return ""
+        if self.has_change_permission(request, message):
+            return ""
+        return _("Send…") if message.is_editable else _("Send again…")
+
+    # -- its fields ----------------------------------------------------------------------------------------------------
+
+    def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        left_out = self.get_exclude(request, obj)
+        written, terms = _WRITTEN, tuple(name for name in _TERMS if name not in left_out)
+        if obj is not None and not self.has_change_permission(request, obj):
+            written, terms = (_filled(obj, tuple(_LOOKED_AT.get(n, n) for n in names)) for names in (written, terms))
+        elif obj is not None and obj.status != Status.DRAFT:
+            # To send again what failed or was cancelled forgets both times, so there is no use in writing them.
+            terms = tuple(name for name in terms if name not in {"send_at", "expires_at"})
+        fieldsets = [(None, {"fields": written}), (gettext_lazy("Sending"), {"fields": terms})]
+        if obj is None:
+            return fieldsets
+        happened = (gettext_lazy("What happened"), {"fields": _filled(obj, _HAPPENED)})
+        details = (gettext_lazy("Details"), {"fields": _filled(obj, _DETAILS), "classes": ("collapse",)})
+        if obj.status == Status.DRAFT:
+            return [*fieldsets, happened, details]
+        return [happened, *fieldsets, details]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        shown = [name for name in self.readonly_fields if name not in _WRITTEN]
+        return (*shown, *(_HAPPENED + _DETAILS if obj else ()))
+
+    def get_exclude(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
+        """A site may leave out or only show any of the terms, but not what the message is made of."""
+        return [name for name in super().get_exclude(request, obj) or () if name not in _WRITTEN]
+
+    @admin.display(description=gettext_lazy("kind"))
+    def kind_field(self, message: OutboundViberMessage) -> str | None:
+        return display.kind(message)
+
+    @admin.display(description=gettext_lazy("status"))
+    def status_field(self, message: OutboundViberMessage) -> SafeString:
+        return display.status_badge(message)
+
+    @admin.display(description=gettext_lazy("why"))
+    def reason_field(self, message: OutboundViberMessage) -> str:
+        return display.explain(message)[0]
+
+    @admin.display(description=gettext_lazy("what to do"))
+    def remedy_field(self, message: OutboundViberMessage) -> str:
+        if message.status == Status.UNKNOWN and resends_of(message):
+            return gettext("Nothing: it was sent again already, as its timeline tells.")
+        if message.status in {Status.UNKNOWN, Status.SENT} and _is_looked_up(message):
+            return gettext("Nothing: somebody has looked it up, as its timeline tells.")
+        if _had_its_time(message):
+            return gettext("To send it again, save and send it. It then goes out at once: its time is void.")
+        return display.explain(message)[1]
+
+    @admin.display(description=gettext_lazy("answer of eSMS"))
+    def said_field(self, message: OutboundViberMessage) -> str:
+        return display.said_by_esms(message)
+
+    @admin.display(description=gettext_lazy("price"))
+    def price_field(self, message: OutboundViberMessage) -> str | None:
+        return display.price(message.total_price)
+
+    @admin.display(description=gettext_lazy("network"))
+    def network_field(self, message: OutboundViberMessage) -> str:
+        return NETWORKS.get(message.telco_id or 0, str(message.telco_id))
+
+    @admin.display(description=gettext_lazy("belongs to"))
+    def related_field(self, message: OutboundViberMessage) -> str:
+        related, title = _related_object(message)
+        if related is None:
+            return title
+        try:
+            name = f"admin:{related._meta.app_label}_{related._meta.model_name}_change"
+            url = reverse(name, args=[quote(related.pk)], current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return title
+        return format_html('<a href="{}">{}</a>', url, title)
+
+    @admin.display(description=gettext_lazy("campaign"))
+    def campaign_field(self, message: OutboundViberMessage) -> SafeString:
+        return format_html('<a href="{}">{}</a>', campaign_url(self, message.campaign), message.campaign)
+
+
+def _as_typed(context: dict[str, Any]) -> OutboundViberMessage:
+    """The message as the form has it, also where it was refused."""
+    message: OutboundViberMessage = context["adminform"].form.instance
+    return message
+
+
+def _cancel_label(message: OutboundViberMessage) -> str:
+    if message.status == Status.UNKNOWN and message.next_attempt_at:
+        return _("Stop repeating")
+    return _("Cancel this message") if message.status in {Status.DRAFT, Status.QUEUED} else ""
+
+
+def _needs_decision(message: OutboundViberMessage) -> bool:
+    return message.status in {Status.UNKNOWN, Status.SENT} and bool(needing_decision([message.id]))
+
+
+def _saved(request: HttpRequest) -> OutboundViberMessage | None:
+    return getattr(request, "_esms_viber_saved", None)
+
+
+def _fingerprint(request: HttpRequest, message: OutboundViberMessage) -> str | None:
+    form_id = request.POST.get(FORM_ID)
+    request._esms_viber_fingerprint = fingerprint(form_id, message) if form_id else None  # type: ignore[attr-defined] # ours
+    return getattr(request, "_esms_viber_fingerprint", None)
+
+
+def _posted_before(request: HttpRequest) -> OutboundViberMessage | None:
+    """The message that came first with the form and the content of this request."""
+    mark = getattr(request, "_esms_viber_fingerprint", None)
+    return _message_with(mark) if mark else None
+
+
+def _stored_by_a_post_before(request: HttpRequest, response: HttpResponse) -> OutboundViberMessage | None:
+    """As `_posted_before()`, where the form was refused because the message that came first has its dedupe key."""
+    adminform = (getattr(response, "context_data", None) or {}).get("adminform")
+    form_id = request.POST.get(FORM_ID)
+    if not form_id or adminform is None or "dedupe_key" not in adminform.form.errors:
+        return None
+    return _message_with(fingerprint(form_id, adminform.form.instance))
+
+
+def _message_with(mark: str) -> OutboundViberMessage | None:
+    events = ViberMessageEvent.objects.for_writing().filter(fingerprint=mark)
+    event = events.select_related("message").first()
+    return event.message if event else None
+
+
+def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if _has_something(message, name))
+
+
+def _has_something(message: OutboundViberMessage, name: str) -> bool:
+    """Is there anything to show? Asks the database nothing."""
+    match name:
+        case "status_field" | "kind_field":
+            return True
+        case "reason_field":
+            return bool(display.explain(message)[0])
+        case "remedy_field":
+            return bool(display.explain(message)[1]) or _had_its_time(message)
+        case "said_field":
+            return bool(display.said_by_esms(message))
+        case "price_field":
+            return message.total_price is not None
+        case "related_field":
+            return message.content_type_id is not None
+        case "network_field":
+            return message.telco_id is not None
+        case "campaign_field":
+            return bool(message.campaign)
+        case _:
+            return getattr(message, name) not in {None, "", 0}
+
+
+def _is_looked_up(message: OutboundViberMessage) -> bool:
+    return OutboundViberMessage.objects.for_writing().filter(pk=message.id).looked_up().exists()
+
+
+def _had_its_time(message: OutboundViberMessage) -> bool:
+    """Was it cancelled while it waited for its time? To send it again forgets that one."""
+    return message.status == Status.CANCELLED and message.send_at is not None
+
+
+def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None, str]:
+    """The object and what it calls itself; None where it, or its model, is gone, or cannot be read."""
+    title = f"{message.content_type or ''} {message.object_id}".strip()
+    try:
+        related = message.related_object
+        return related, title if related is None else str(related)
+    except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
+        log_failure(error, "the object that message %s belongs to could not be read", message.id)
+        return None, title

@@ -1,0 +1,98 @@
+"""How the queue stands, above the list: what is in the way, what a person has to decide, how much waits."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from django.urls import get_script_prefix
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import formatting
+from ..account import Balance
+from ..conf import readable_settings
+from ..models import Status
+from ..monitoring import get_queue_status
+from ..tokens import split_origin
+from .filters import AttentionFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What the template shows; a filter is a query string of the list."""
+
+    obstacles: list[str]
+    decisions: list[tuple[str, str]]
+    """With the filter that lists the messages."""
+    counts: list[tuple[str, int, str, str]]
+    """Name, number, remark and filter of what there is any of."""
+    last_call_at: dt.datetime | None
+    remarks: list[str] = field(default_factory=list)
+    """What keeps no message, but its report."""
+
+
+def look() -> Queue:
+    status = get_queue_status()
+    counts = [
+        (Status.QUEUED, status.queued, _due(status.due, formatting.moment(status.oldest_due_at))),
+        (Status.SENDING, status.sending, _stuck(status.stuck)),
+        (Status.UNKNOWN, status.unknown, ""),
+    ]
+    return Queue(
+        obstacles=status.obstacles(),
+        decisions=[
+            (sentence, f"{AttentionFilter.parameter_name}={kind}") for kind, sentence in status.decisions().items()
+        ],
+        counts=[
+            (capfirst(str(kind.label)), count, remark, f"status__exact={kind.value}")
+            for kind, count, remark in counts
+            if count
+        ],
+        last_call_at=status.last_call_at,
+        remarks=_remarks(),
+    )
+
+
+def obstacles() -> Queue:
+    """Only what is in the way: for pages that are about something else."""
+    status = get_queue_status()
+    return Queue(status.obstacles(), [], [], status.last_call_at, _remarks())
+
+
+def _remarks() -> list[str]:
+    """Of the path that the web server mounts the site under, which no command can know, and no check."""
+    origin = split_origin(readable_settings().CALLBACK_ORIGIN)
+    mounted = get_script_prefix().strip("/")
+    if origin is None or mounted == unquote(origin.path).strip("/"):
+        return []
+    line = f'"CALLBACK_ORIGIN": "{origin.scheme}://{origin.netloc}{quote(f"/{mounted}".rstrip("/"))}"'
+    sentence = _(
+        "This page is served under “/%(here)s”, and eSMS is told to send its reports to “/%(there)s”. If eSMS too "
+        "reaches the site under “/%(here)s”, they are lost; then write in ESMS_VIBER: %(line)s"
+    )
+    return [sentence % {"here": mounted, "there": unquote(origin.path).strip("/"), "line": line}]
+
+
+def balance_remark(known: Balance, queue: Queue) -> str:
+    """How old it is."""
+    at = formatting.moment(known.at)
+    if queue.last_call_at and queue.last_call_at > known.at:
+        return _("at %(time)s; messages went out since then") % {"time": at}
+    return _("at %(time)s") % {"time": at}
+
+
+def _due(count: int, since: str | None) -> str:
+    if not count:
+        return ""
+    return _("%(count)d due, the oldest since %(time)s") % {"count": count, "time": since}
+
+
+def _stuck(count: int) -> str:
+    if not count:
+        return ""
+    return ngettext("one of them by a sender that is gone", "%(count)d of them by a sender that is gone", count) % {
+        "count": count
+    }

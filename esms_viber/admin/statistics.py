@@ -1,0 +1,225 @@
+"""The overview, the page of a campaign, and the question for the balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.admin import ModelAdmin
+from django.contrib.messages import constants as levels
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils import timezone
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import account, formatting
+from ..formatting import dong, grouped
+from ..models import OutboundViberMessage
+from ..models.querysets import MessageQuerySet
+from ..models.validators import normalize_text
+from ..statistics import Progress, Tally, counted, days_until, get_campaigns, get_figures, get_progress, start_of
+from . import queue_status
+from .base import MessageAdminBase
+from .charts import Number, linked, percent, plots_of
+from .listing import Listing
+from .routes import render, route, url_of
+
+_PERIODS = (7, 30)
+_MOST_DAYS = 31
+_MOST_CAMPAIGNS = 20
+_SECONDS_WHILE_SENDING, _SECONDS_WHILE_WAITING = 3, 15
+
+
+def urls(model_admin: MessageAdminBase) -> list[URLPattern]:
+    return [
+        route(model_admin, "overview/", overview, permission="view"),
+        route(model_admin, "campaign/", campaign, permission="view"),
+        route(model_admin, "balance/", balance, permission="send"),
+    ]
+
+
+def campaign_url(model_admin: MessageAdminBase, name: str) -> str:
+    return f"{url_of(model_admin, 'viber_campaign')}?{urlencode({'name': name})}"
+
+
+def _listing(model_admin: MessageAdminBase) -> Listing:
+    return Listing(url_of(model_admin, "changelist"))
+
+
+def _counted(model_admin: MessageAdminBase, request: HttpRequest) -> MessageQuerySet:
+    """Of what this person may see: a site's own admin may show less than everything."""
+    messages = OutboundViberMessage.objects.all()
+    if type(model_admin).get_queryset is not ModelAdmin.get_queryset:
+        # By their keys: what it joins would count each message several times.
+        messages = messages.filter(pk__in=model_admin.get_queryset(request).order_by().values("id"))
+    return counted(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A number that is read first."""
+
+    name: str
+    number: Number
+    remark: str = ""
+
+
+def _cards(tally: Tally, listing: Listing) -> list[Card]:
+    rate, reported = tally.delivery_rate, tally.reported
+    known = ngettext("of one that eSMS has reported on", "of %(count)s that eSMS has reported on", reported)
+    return [
+        Card(_("Asked for"), linked(tally.asked_for, listing.of_statuses())),
+        Card(_("Delivered"), linked(tally.delivered, listing.of_status("delivered"))),
+        Card(
+            _("Delivery rate"),
+            Number(_("not known yet") if rate is None else percent(rate)),
+            known % {"count": grouped(reported)} if reported else "",
+        ),
+        Card(_("Cost"), Number(dong(tally.cost)), _("as far as eSMS has reported it")),
+    ]
+
+
+# -- the overview ------------------------------------------------------------------------------------------------------
+
+
+def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
+    period = _period(request)
+    days = days_until(timezone.now(), period)
+    listing = _listing(model_admin).created(start_of(days[0]))
+    messages = _counted(model_admin, request).filter(created_at__gte=start_of(days[0]))
+    figures = get_figures(messages, days)
+    standing = queue_status.look()
+    return render(
+        model_admin,
+        request,
+        "overview",
+        title=_("Overview of the last %(days)d days") % {"days": period},
+        viber_queue=standing,
+        periods=[(number, number == period) for number in _PERIODS],
+        cards=_cards(figures.total, listing),
+        plots=plots_of(figures, listing),
+        campaigns=[
+            _campaign_line(model_admin, name, tally, listing.of_campaign(name))
+            for name, tally in get_campaigns(messages, most=_MOST_CAMPAIGNS).items()
+        ],
+        most_campaigns=_MOST_CAMPAIGNS,
+        balance=_balance(standing),
+        may_ask=model_admin.has_send_permission(request),
+    )
+
+
+def _period(request: HttpRequest) -> int:
+    chosen = [period for period in _PERIODS if str(period) == request.GET.get("days")]
+    return chosen[0] if chosen else _PERIODS[-1]
+
+
+def _campaign_line(model_admin: MessageAdminBase, name: str, tally: Tally, listing: Listing) -> dict[str, Any]:
+    return {
+        "name": name,
+        "url": campaign_url(model_admin, name),
+        "asked_for": linked(tally.asked_for, listing.of_statuses()),
+        "delivered": linked(tally.delivered, listing.of_status("delivered")),
+        "rate": "" if tally.delivery_rate is None else percent(tally.delivery_rate),
+        "cost": dong(tally.cost),
+    }
+
+
+def _balance(standing: queue_status.Queue) -> Card:
+    known = account.remembered()
+    if known is None:
+        return Card(_("Balance"), Number(_("not asked lately")))
+    return Card(_("Balance"), Number(dong(known.amount)), queue_status.balance_remark(known, standing))
+
+
+# -- a campaign --------------------------------------------------------------------------------------------------------
+
+
+def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
+    name = _campaign_name(request)
+    messages = _counted(model_admin, request).filter(campaign=name)
+    listing = _listing(model_admin).of_campaign(name)
+    # Before the figures: what is sent in between is then counted as through, and nothing twice.
+    progress = get_progress(messages)
+    figures = get_figures(messages, days_until(progress.latest_at or timezone.now(), _MOST_DAYS))
+    through = figures.total.asked_for - progress.to_come
+    return render(
+        model_admin,
+        request,
+        "campaign_figures" if "fragment" in request.GET else "campaign",
+        title=_("Campaign %(name)s") % {"name": name},
+        viber_queue=queue_status.obstacles() if progress.to_come else None,
+        url=campaign_url(model_admin, name),
+        all_url=f"{listing.url}?{urlencode({'campaign': name})}",
+        asked_for=figures.total.asked_for,
+        through=through,
+        said=_said(through, figures.total.asked_for),
+        waiting=_what_waits(progress, listing),
+        seconds=_look_again_after(progress),
+        cards=_cards(figures.total, listing),
+        plots=plots_of(figures, listing),
+    )
+
+
+def _campaign_name(request: HttpRequest) -> str:
+    name = normalize_text(request.GET.get("name")).strip()
+    if not name or "\x00" in name:
+        raise Http404
+    return name
+
+
+def _said(through: int, asked_for: int) -> str:
+    sentence = ngettext(
+        "%(through)s of one message is through.", "%(through)s of %(count)s messages are through.", asked_for
+    )
+    return sentence % {"through": grouped(through), "count": grouped(asked_for)}
+
+
+def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
+    """In words, each with the address that lists what it is about."""
+    since = formatting.moment(progress.oldest_due_at)
+    queued = ngettext("One waits in the queue", "%(count)s wait in the queue", progress.queued)
+    sending = ngettext("One is being sent", "%(count)s are being sent", progress.sending)
+    repeated = ngettext(
+        "One may have been sent, and is asked again by itself",
+        "%(count)s may have been sent, and are asked again by themselves",
+        progress.repeated,
+    )
+    due = ngettext(
+        "One of these is due, since %(time)s",
+        "%(count)s of these are due, the oldest since %(time)s",
+        progress.due,
+    )
+    starts = _("The next of these go out at %(time)s") % {"time": formatting.moment(progress.starts_at)}
+    lines = [
+        (queued, progress.queued, str(listing.of_status("queued"))),
+        (sending, progress.sending, str(listing.of_status("sending"))),
+        (repeated, progress.repeated, str(listing.of_status("unknown").narrowed(next_attempt_at__isnull="0"))),
+        (due, progress.due, ""),
+    ]
+    told = [(line % {"count": grouped(count), "time": since}, url) for line, count, url in lines if count]
+    return [*told, (starts, "")] if progress.starts_at else told
+
+
+def _look_again_after(progress: Progress) -> int | None:
+    """Seconds; None where nothing is to come soon."""
+    if progress.due or progress.sending:
+        return _SECONDS_WHILE_SENDING
+    return _SECONDS_WHILE_WAITING if progress.to_come or progress.awaited else None
+
+
+# -- the balance -------------------------------------------------------------------------------------------------------
+
+
+def balance(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    try:
+        answer = account.ask()
+    except account.BalanceUnavailable as error:
+        model_admin.message_user(request, str(error), levels.ERROR)
+    else:
+        sentence = _("The balance of the eSMS account is %(balance)s.") % {"balance": dong(answer.amount)}
+        model_admin.message_user(request, sentence, levels.SUCCESS)
+    return HttpResponseRedirect(url_of(model_admin, "viber_overview"))

@@ -1,0 +1,264 @@
+"""The history of one message, in words for shop staff."""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.safestring import SafeString
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from ..codes import ACCOUNT_CODES, Verdict, describe
+from ..delivery.outcomes import Decision, decide
+from ..gateways.base import Reach, SendResult
+from ..lifecycle import ABANDONED
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..reports.parsing import DeliveryReport, MalformedReport, ReportVerdict, parse_report
+from . import display
+from .base import MessageAdminBase
+
+MOST_SHOWN = 200
+_RESENDS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    entries: list[Entry]
+    """Oldest first."""
+    is_cut: bool
+    """Are there events before these?"""
+
+
+def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> History:
+    events = ViberMessageEvent.objects.for_writing().filter(message=message.id).prefetch_related("user")
+    latest = list(events.order_by("-pk")[: MOST_SHOWN + 1])
+    is_cut = len(latest) > MOST_SHOWN
+    told = _tell_all(latest[MOST_SHOWN - 1 :: -1], message, is_cut)
+    # Each in its own order, also where the clocks of two machines differ.
+    entries = heapq.merge(told, _sent_again(model_admin, message), key=lambda entry: entry.when)
+    return History([*_sent_before(model_admin, message), *entries], is_cut)
+
+
+def resends_of(message: OutboundViberMessage) -> list[OutboundViberMessage]:
+    resends = OutboundViberMessage.objects.for_writing().filter(resend_of=message.id).order_by("pk")
+    return list(resends[:_RESENDS_SHOWN])
+
+
+def _tell_all(events: Sequence[ViberMessageEvent], message: OutboundViberMessage, is_cut: bool) -> Iterator[Entry]:
+    # Of what is not shown nobody knows here whether it was taken.
+    uncertain = {events[0].request_id} if is_cut else set()
+    for event in events:
+        first = event.request_id not in uncertain
+        yield tell(event, message, first=first)
+        if _leaves_doubt(event, first=first):
+            uncertain.add(event.request_id)
+
+
+def _leaves_doubt(event: ViberMessageEvent, *, first: bool) -> bool:
+    if event.kind == ViberMessageEvent.Kind.ATTEMPT:
+        return decision_of(event, first=first).status == Status.UNKNOWN
+    return was_abandoned(event)
+
+
+def _sent_before(model_admin: MessageAdminBase, message: OutboundViberMessage) -> Iterator[Entry]:
+    if before := message.resend_of:
+        yield _other(model_admin, message, _("resend of"), before)
+
+
+def _sent_again(model_admin: MessageAdminBase, message: OutboundViberMessage) -> Iterator[Entry]:
+    for resend in resends_of(message):
+        yield _other(model_admin, resend, _("sent again as"), resend)
+
+
+def _other(model_admin: MessageAdminBase, made: OutboundViberMessage, how: str, other: OutboundViberMessage) -> Entry:
+    link = display.numbered(other, model_admin.page_url(other.id))
+    return Entry(when=made.created_at, look=("quiet", "↻"), sentence=capfirst(how), link=link)
+
+
+QUIET = ("quiet", "•")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a message's timeline."""
+
+    when: dt.datetime
+    sentence: str
+    look: tuple[str, str] = QUIET
+    """Colour and sign, as of a status."""
+    link: SafeString | str = ""
+    quote: str = ""
+    """eSMS's own words, or what went wrong with the call or the report."""
+    advice: str = ""
+    """What to do about it, or how to take it."""
+    by: str = ""
+    """Who did it, where the sentence does not say."""
+    duration_ms: int | None = None
+    applied: bool = False
+    details: list[tuple[str, str]] = field(default_factory=list)
+    """What eSMS sent, or what is known of the call, as it is stored."""
+
+
+def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> Entry:
+    """First: no earlier call under the RequestId may have been taken."""
+    match event.kind:
+        case ViberMessageEvent.Kind.REQUESTED:
+            told = _requested(event)
+        case ViberMessageEvent.Kind.ATTEMPT:
+            told = _attempt(event, message, first=first)
+        case ViberMessageEvent.Kind.CALLBACK:
+            told = _callback(event, message)
+        case ViberMessageEvent.Kind.POLL:
+            told = _poll(event, message)
+        case _:
+            told = _note(event)
+    return Entry(
+        when=event.created_at,
+        duration_ms=event.duration_ms,
+        applied=event.applied,
+        details=[(name, value) for name, value in _values(event).items() if value],
+        **told,
+    )
+
+
+def decision_of(event: ViberMessageEvent, *, first: bool) -> Decision:
+    """What the call meant for the message."""
+    return decide(SendResult(reach=_reach(event), code=event.code), first=first)
+
+
+def was_abandoned(event: ViberMessageEvent) -> bool:
+    return _values(event).get("reach") == ABANDONED
+
+
+def _values(event: ViberMessageEvent) -> dict[str, str]:
+    data = event.data if isinstance(event.data, dict) else {}
+    return {str(name): "" if value is None else str(value) for name, value in data.items()}
+
+
+def _reach(event: ViberMessageEvent) -> Reach:
+    try:
+        return Reach(_values(event).get("reach"))
+    except ValueError:
+        return Reach.ANSWERED if event.code else Reach.NO_ANSWER
+
+
+# -- what we did -------------------------------------------------------------------------------------------------------
+
+
+def _requested(event: ViberMessageEvent) -> dict[str, Any]:
+    if event.user is None:
+        return {"sentence": _("It was asked for; no user is recorded.")}
+    return {"sentence": _("It was asked for by %(user)s.") % {"user": event.user}}
+
+
+def _note(event: ViberMessageEvent) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "sentence": display.stored(event.text) or event.get_kind_display(),
+        "by": str(event.user or ""),
+    }
+    if was_abandoned(event):
+        told |= {"look": display.look(Status.UNKNOWN), "advice": _("It may have been sent.")}
+    return told
+
+
+def _attempt(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> dict[str, Any]:
+    decision = decision_of(event, first=first)
+    return {
+        "sentence": _what_came_of_it(event),
+        "look": display.look(decision.status),
+        "quote": display.stored(event.text),
+        "advice": _advice(event, message, decision, first=first),
+        "by": str(event.user or ""),
+    }
+
+
+def _is_settled(event: ViberMessageEvent, message: OutboundViberMessage) -> bool:
+    settled = {Status.SENT, Status.DELIVERED, Status.UNDELIVERED}
+    return event.request_id == message.request_id and message.status in settled
+
+
+def _what_came_of_it(event: ViberMessageEvent) -> str:
+    match _reach(event):
+        case Reach.NOT_CONNECTED:
+            return _("eSMS could not be reached.")
+        case Reach.NO_ANSWER:
+            return _("eSMS was called, and no trustworthy answer came.")
+        case Reach.ANSWERED_WITHOUT_CODE:
+            return _("eSMS was called, and answered without a code.")
+        case _:
+            return _("eSMS was called, and answered %(answer)s") % {"answer": display.meaning(event.code)}
+
+
+def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: Decision, *, first: bool) -> str:
+    """A code's own remedy holds only while no earlier call can have been taken."""
+    if decision.status == Status.UNKNOWN and _is_settled(event, message):
+        return _("What became of it was reported separately.")
+    if decision.status == Status.UNKNOWN and not first:
+        return _("It may have been sent by an earlier call.")
+    if not event.code:
+        return _("It may have been sent.") if decision.status == Status.UNKNOWN else _("This call sent nothing.")
+    if decision.status == Status.SENT and describe(event.code).verdict is Verdict.DUPLICATE:
+        return _("eSMS has it from an earlier call; this one sent nothing.")
+    return str(describe(event.code).remedy)
+
+
+# -- what eSMS told ----------------------------------------------------------------------------------------------------
+
+
+def _callback(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
+    quote = {"quote": display.stored(event.text)}
+    return quote | _reported(event, message, _("eSMS reports: %(report)s."))
+
+
+def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
+    asked = {"quote": display.stored(event.text), "by": str(event.user or "")}
+    if event.code == "100":
+        return asked | _reported(event, message, _("eSMS was asked for the status, and reports: %(report)s."))
+    if not event.code:
+        return asked | {"sentence": _("eSMS was asked for the status, and gave no trustworthy answer.")}
+    answer = _("eSMS was asked for the status, and answered %(answer)s") % {"answer": display.meaning(event.code)}
+    told = {"sentence": answer}
+    if event.code in ACCOUNT_CODES:
+        told["advice"] = str(describe(event.code).remedy)
+    return asked | told
+
+
+def _reported(event: ViberMessageEvent, message: OutboundViberMessage, sentence: str) -> dict[str, Any]:
+    try:
+        report = parse_report(_values(event))
+    except MalformedReport:
+        return {"sentence": sentence % {"report": _("something that makes no sense")}}
+    said, look = _verdict(report)
+    objection = _objection(event, message, report)
+    said = ", ".join(filter(None, [said, display.price(report.total_price)]))
+    return {"sentence": sentence % {"report": said}, "look": QUIET if objection else look, "advice": objection}
+
+
+def _verdict(report: DeliveryReport) -> tuple[str, tuple[str, str]]:
+    match report.verdict:
+        case ReportVerdict.DELIVERED:
+            return str(Status.DELIVERED.label), display.look(Status.DELIVERED)
+        case ReportVerdict.UNDELIVERED:
+            return str(Status.UNDELIVERED.label), display.look(Status.UNDELIVERED)
+        case ReportVerdict.TAKEN:
+            return _("it has the message, and its result is still to come"), display.look(Status.SENT)
+        case _:
+            return _("nothing that decides whether it was delivered"), QUIET
+
+
+def _objection(event: ViberMessageEvent, message: OutboundViberMessage, report: DeliveryReport) -> str:
+    """Why the report does not speak of the message as it was sent last."""
+    is_callback = event.kind == ViberMessageEvent.Kind.CALLBACK
+    if is_callback and report.names_another_request(event.request_id):
+        return _("It names another RequestId, and was not believed.")
+    if event.request_id != message.request_id:
+        return _("It is about an earlier RequestId of this message.")
+    if is_callback and report.names_another_phone(message.phone):
+        return _("It names another phone, and was not believed.")
+    if not is_callback and report.names_another_sms_id(message.sms_id):
+        return _("It names another SMSID, and was not believed.")
+    return ""

@@ -1,0 +1,86 @@
+"""The system checks, and those of names and types in `ESMS_VIBER`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, register
+from django.utils.translation import gettext as _
+
+from ..conf import NAMES, ViberSettings, find_problems, get_settings, names_given, not_a_dict, wrong_type
+from . import callbacks, sending
+from .sending import ACCOUNT_KEYS, DEFAULTS, account_hint
+
+TAG = "esms_viber"
+
+
+@register(TAG)
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """What matters everywhere. Errors stop `migrate` too, so a key that is only missing yet is a warning."""
+    return _find_unreadable() or _run(
+        sending.check_gateway,
+        sending.check_dispatcher,
+        sending.check_account,
+        sending.check_query_length,
+        sending.check_base_url,
+        callbacks.check_origin,
+        callbacks.check_path_of_origin,
+        callbacks.check_urls,
+        callbacks.check_languages,
+    )
+
+
+@register(TAG, deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """What matters only where real messages are sent, and depends on the host: other hosts are left in peace."""
+    if _find_unreadable():
+        return []
+    return _run(
+        sending.check_account_in_production,
+        sending.check_stand_in,
+        sending.check_sandbox,
+        sending.check_base_url_in_production,
+        sending.check_task_backend,
+        callbacks.check_public_origin,
+        callbacks.check_allowed_hosts,
+        callbacks.check_script_name,
+        callbacks.check_ssl_redirect,
+        callbacks.check_redirects,
+    )
+
+
+def _run(*checks: Callable[[ViberSettings], Iterable[CheckMessage]]) -> list[CheckMessage]:
+    conf = get_settings()
+    return [message for check in checks for message in check(conf)]
+
+
+def _find_unreadable() -> list[CheckMessage]:
+    names = names_given()
+    if names is None:
+        return [Error(not_a_dict(), hint=account_hint(), id="esms_viber.E001")]
+    return [*_check_names(names), *_check_types()]
+
+
+def _check_names(names: Iterable[object]) -> Iterator[CheckMessage]:
+    for name in names:
+        if name not in NAMES:
+            yield Error(
+                _("ESMS_VIBER has a key %(name)s, which means nothing.") % {"name": repr(name)},
+                hint=_what_was_meant(str(name)),
+                id="esms_viber.E002",
+            )
+
+
+def _what_was_meant(name: str) -> str:
+    if nearest := difflib.get_close_matches(name.upper(), NAMES, n=1):
+        return _('Did you mean "%(name)s"?') % {"name": nearest[0]}
+    return _("The keys are: %(names)s.") % {"names": ", ".join(NAMES)}
+
+
+def _check_types() -> Iterator[CheckMessage]:
+    for name, rule in find_problems().items():
+        default = _("Leave it out for the default, %(default)s.") % {"default": repr(DEFAULTS[name])}
+        hint = str(rule) if name in ACCOUNT_KEYS else f"{rule} {default}"
+        yield Error(wrong_type(name), hint=hint, id="esms_viber.E003")

@@ -1,0 +1,197 @@
+"""New rows: validated, inserted with their first event, once for each dedupe key. The one way into the table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, OperationalError, connections, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
+from . import lifecycle
+from .database import in_chunks, in_transaction, insert_each
+from .delivery.payload import validate_query_length
+from .dispatch import dispatch_on_commit
+from .exceptions import DedupeKeyTaken
+from .models import OutboundViberMessage, Status, ViberMessageEvent
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+logger = logging.getLogger("esms_viber")
+
+_UNSEEN = (
+    "Another transaction has stored a message with this dedupe key, and this one cannot see it. "
+    "Repeat the whole transaction."
+)
+_KEY_GIVEN_AGAIN = gettext_noop("Its dedupe key was given again for another phone or text; that one was not stored.")
+
+
+def validate(message: OutboundViberMessage) -> None:
+    """Normalise a message; raises `ValidationError` if it cannot be sent, also when the gateway could not carry it."""
+    message.validate()
+    validate_query_length(message)
+
+
+def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
+    """Raise one `ValidationError` for all messages that cannot be sent, with their index in the sequence."""
+    errors = []
+    seen: set[int] = set()
+    for index, message in enumerate(messages):
+        told = []
+        if id(message) in seen:
+            told = [_("This is the same object as one before; make one for each message.")]
+        elif not message._state.adding:
+            told = [_("This message is stored already; use resend_viber_messages().")]
+        else:
+            try:
+                validate(message)
+            except ValidationError as error:
+                told = error.messages
+        seen.add(id(message))
+        sentence = _("messages[%(index)d]: %(sentence)s")
+        errors += [ValidationError(sentence, "message", {"index": index, "sentence": each}) for each in told]
+    if errors:
+        raise ValidationError(errors)
+
+
+def queue(
+    messages: Sequence[OutboundViberMessage], *, user: AbstractBaseUser | None, hold_inline: bool = False
+) -> list[OutboundViberMessage]:
+    """Insert validated messages as queued, to be dispatched after the commit. Returns a row for each, in their order.
+
+    `hold_inline`: the inline dispatcher is given them later; see `dispatch_on_commit()`.
+    """
+    for message in messages:
+        lifecycle.enter(message, Status.QUEUED)
+
+    def write() -> list[OutboundViberMessage]:
+        stored = insert(messages, user=user)
+        new = [row.id for row, given in zip(stored, messages, strict=True) if row is given]
+        dispatch_on_commit(new, hold_inline=hold_inline)
+        return stored
+
+    return in_transaction(write, using=OutboundViberMessage.objects.write_alias(), repeatable=False)
+
+
+def insert(messages: Sequence[OutboundViberMessage], *, user: AbstractBaseUser | None) -> list[OutboundViberMessage]:
+    """Insert the messages, each with its first event. Returns a row for each, in their order.
+
+    For a dedupe key that was given before, in the sequence or in the table, the first row stands in. The caller's
+    transaction survives, unless the database has ended it. Raises `DedupeKeyTaken` where that transaction cannot see
+    the row that came first.
+    """
+    with _naming_what_cannot_be_seen(messages):
+        known = _known_keys(messages)
+        while True:
+            new = _without_known(messages, known)
+            try:
+                with transaction.atomic(using=OutboundViberMessage.objects.write_alias()):
+                    _insert(new, user)
+                break
+            except IntegrityError as error:
+                # Another caller came in between with one of the keys.
+                known |= _known_after(error, new)
+                if len(_without_known(new, known)) == len(new):
+                    raise
+    known |= {message.dedupe_key: message for message in new if message.dedupe_key}
+    return [_first_row(message, known) for message in messages]
+
+
+def _insert(messages: list[OutboundViberMessage], user: AbstractBaseUser | None) -> None:
+    alias = OutboundViberMessage.objects.write_alias()
+    for message in messages:
+        _forget_insert(message)
+    insert_each(messages, using=alias)
+    for message in messages:
+        message.remember()
+    requested = ViberMessageEvent.Kind.REQUESTED
+    insert_each([lifecycle.make_note(message, "", kind=requested, user=user) for message in messages], using=alias)
+
+
+def _forget_insert(message: OutboundViberMessage) -> None:
+    """Reset what a rolled-back insert leaves: `pk` and `_state`, in each table that the message has."""
+    message._state.adding = True
+    message.id = None
+    for model in (type(message), *message._meta.get_parent_list()):
+        # A key of a child's own stays, because the site may have given it.
+        for link in filter(None, model._meta.parents.values()):
+            setattr(message, link.attname, None)
+
+
+# -- dedupe keys -------------------------------------------------------------------------------------------------------
+
+
+def _known_keys(messages: Iterable[OutboundViberMessage], *, locking: bool = False) -> dict[str, OutboundViberMessage]:
+    """Look up the rows that have the dedupe keys of these messages.
+
+    A locking read sees what was committed after this transaction began to read, on MySQL and MariaDB. It asks for a
+    shared lock, which the failed insert has taken already, so that two who came too late do not block each other.
+    """
+    rows = OutboundViberMessage._base_manager.using(OutboundViberMessage.objects.write_alias()).order_by()
+    known: dict[str, OutboundViberMessage] = {}
+    for keys in in_chunks(message.dedupe_key for message in messages if message.dedupe_key):
+        found: Any = rows.filter(dedupe_key__in=keys)
+        if locking:
+            sql, values = found.query.get_compiler(rows.db).as_sql()
+            found = rows.raw(f"{sql} LOCK IN SHARE MODE", values)
+        known |= {row.dedupe_key: row for row in found}
+    return known
+
+
+def _known_after(error: IntegrityError, messages: Sequence[OutboundViberMessage]) -> dict[str, OutboundViberMessage]:
+    """Look up the dedupe keys again, now that inserting one has failed.
+
+    Raises `DedupeKeyTaken` where there must be a row that came first, and this transaction cannot see it.
+    """
+    alias = OutboundViberMessage.objects.write_alias()
+    # In a block of its own, so that Django notices if looking fails too: MariaDB has then rolled everything back.
+    with transaction.atomic(using=alias):
+        known = _known_keys(messages)
+        if not known and connections[alias].vendor == "mysql":
+            known = _known_keys(messages, locking=True)
+    # Each database names the column, or a constraint that is named for it.
+    if not known and "dedupe_key" in str(error):
+        raise DedupeKeyTaken(_UNSEEN) from error
+    return known
+
+
+@contextmanager
+def _naming_what_cannot_be_seen(messages: Iterable[OutboundViberMessage]) -> Iterator[None]:
+    """Turn a refusal to serialize the insert of messages with a dedupe key into `DedupeKeyTaken`.
+
+    PostgreSQL calls that a "serialization failure", and MariaDB "record has changed since last read".
+    """
+    try:
+        yield
+    except OperationalError as error:
+        state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+        is_unserializable = state == "40001" or error.args[:1] == (1020,)
+        if is_unserializable and any(message.dedupe_key for message in messages):
+            raise DedupeKeyTaken(_UNSEEN) from error
+        raise
+
+
+def _without_known(
+    messages: Iterable[OutboundViberMessage], known: dict[str, OutboundViberMessage]
+) -> list[OutboundViberMessage]:
+    seen = set(known)
+    new = []
+    for message in messages:
+        if message.dedupe_key not in seen:
+            new.append(message)
+        if message.dedupe_key:
+            seen.add(message.dedupe_key)
+    return new
+
+
+def _first_row(message: OutboundViberMessage, known: dict[str, OutboundViberMessage]) -> OutboundViberMessage:
+    first = known.get(message.dedupe_key or "", message)
+    if first is not message and (first.phone, first.content) != (message.phone, message.content):
+        logger.warning("the dedupe key of message %s was given again for another phone or text", first.id)
+        lifecycle.note([first], _KEY_GIVEN_AGAIN)
+    return first

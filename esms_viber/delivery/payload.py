@@ -1,0 +1,164 @@
+"""What goes to the gateway for a message, and whether the gateway's query string can carry it."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from ..conf import ViberSettings, get_settings, readable_settings
+from ..exceptions import log_failure
+from ..gateways.base import OutgoingMessage, SendResult
+from ..gateways.loading import get_gateway, load_gateway_class
+from ..tokens import LARGEST_PK, callback_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..models import OutboundViberMessage
+
+    Measure = Callable[[OutgoingMessage], int | None]
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One claimed message and the call to make for it."""
+
+    message: OutboundViberMessage
+    outgoing: OutgoingMessage
+    first: bool
+    """Can no earlier call under this RequestId have been taken?"""
+    code: str = ""
+    """The code of the call before, to be kept where none is made now."""
+    result: SendResult | None = None
+    """None: no call was made."""
+
+
+def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
+    """What goes on the wire now: the sandbox of the row or of the settings, whichever is on."""
+    conf = get_settings()
+    url = callback_url(message.id, message.request_id, conf)
+    return _outgoing(message, message.request_id, url, conf)
+
+
+def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
+    """What the message could take at most, whatever primary key and RequestId it gets.
+
+    Settings that cannot be read count as their defaults, because a message is taken all the same.
+    """
+    conf, request_id = readable_settings(), "0" * 32
+    try:
+        url = callback_url(LARGEST_PK, request_id, conf)
+    except ImproperlyConfigured:
+        # The address will be about as long once the setting is mended. A token's signature has 43 characters.
+        url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{request_id}~{'s' * 43}/"
+    return _outgoing(message, request_id, url, conf)
+
+
+def _outgoing(message: OutboundViberMessage, request_id: str, url: str, conf: ViberSettings) -> OutgoingMessage:
+    return OutgoingMessage(
+        phone=message.phone,
+        request_id=request_id,
+        brandname=message.brandname or conf.BRANDNAME,
+        content=message.content,
+        image_url=message.image_url,
+        button_label=message.button_label,
+        button_url=message.button_url,
+        callback_url=url,
+        sandbox=message.sandbox or conf.SANDBOX,
+    )
+
+
+def query_length(message: OutboundViberMessage) -> int | None:
+    """Characters that the message takes in the gateway's query string; None where the gateway has no such limit."""
+    return _measure()(longest_outgoing(message))
+
+
+def _measure() -> Measure:
+    try:
+        measure = get_gateway().query_length
+    except ImproperlyConfigured:
+        # The message is taken all the same, unless it is sure that eSMS could not carry it.
+        return _usual_query_length
+
+    def measured(outgoing: OutgoingMessage) -> int | None:
+        try:
+            length = measure(outgoing)
+        except Exception as error:  # noqa: BLE001 - a site's own gateway must not cost the caller its transaction
+            log_failure(error, "the gateway's query_length() failed, and no limit is known")
+            return None
+        return length if isinstance(length, int) else None
+
+    return measured
+
+
+def _usual_query_length(outgoing: OutgoingMessage) -> int | None:
+    try:
+        return load_gateway_class(readable_settings()).usual_query_length(outgoing)
+    except ImproperlyConfigured:
+        return None
+
+
+def validate_query_length(message: OutboundViberMessage) -> None:
+    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths."""
+    measure, limit = _measure(), readable_settings().MAX_QUERY_LENGTH
+    outgoing = longest_outgoing(message)
+    length = measure(outgoing)
+    if length is None or length <= limit:
+        return
+    fitting = _most_that_fits(measure, outgoing, limit)
+    if fitting is None:
+        field = max(("image_url", "button_url"), key=lambda name: len(getattr(message, name)))
+        excess, sentence = length - limit, _LINK_TOO_LONG
+    else:
+        field, excess, sentence = "content", len(outgoing.content) - fitting, _TEXT_TOO_LONG
+    params = {"length": length, "limit": limit, "excess": excess}
+    raise ValidationError({field: ValidationError(sentence, code="query_length", params=params)})
+
+
+_TEXT_TOO_LONG = _(
+    "Too long. Characters to take out: about %(excess)d. Encoded for the gateway the message takes %(length)d "
+    "characters; at most %(limit)d fit."
+)
+_LINK_TOO_LONG = _(
+    "Too long. Characters to take out of the link: about %(excess)d. Encoded for the gateway the message takes "
+    "%(length)d characters; at most %(limit)d fit."
+)
+
+
+def characters_left(message: OutboundViberMessage) -> int:
+    """About how many characters the text can grow by until Viber's limit or the gateway's; negative: it is too long.
+
+    What a character takes in the gateway's query depends on it: an "a" one, an "ệ" nine. The text is taken to go on as
+    it is, and while it is short as Vietnamese is.
+    """
+    conf, measure = readable_settings(), _measure()
+    # Whatever has been typed for a phone so far.
+    outgoing = replace(longest_outgoing(message), phone="+84901888484")
+    by_viber = conf.MAX_CONTENT_LENGTH - len(outgoing.content)
+    length = measure(outgoing)
+    if length is None:
+        return by_viber
+    if length > conf.MAX_QUERY_LENGTH:
+        fitting = _most_that_fits(measure, outgoing, conf.MAX_QUERY_LENGTH)
+        return min(by_viber, (fitting or 0) - len(outgoing.content))
+    example = outgoing.content + _VIETNAMESE
+    taken = (measure(replace(outgoing, content=example)) or 0) - (measure(replace(outgoing, content="")) or 0)
+    return min(by_viber, (conf.MAX_QUERY_LENGTH - length) * len(example) // taken)
+
+
+_VIETNAMESE = "Cà Phê Sớm xin chào, đơn hàng của bạn đã sẵn sàng. Mời bạn ghé cửa hàng nhận trong hôm nay nhé!"
+
+
+def _most_that_fits(measure: Measure, outgoing: OutgoingMessage, limit: int) -> int | None:
+    """Characters of the text, from its beginning; None where the rest of the message is too long without any."""
+    text = outgoing.content
+
+    def length(characters: int) -> int:
+        return measure(replace(outgoing, content=text[:characters])) or 0
+
+    fitting = bisect.bisect_right(range(len(text) + 1), limit, key=length) - 1
+    return fitting if fitting >= 0 else None

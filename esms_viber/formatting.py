@@ -1,0 +1,53 @@
+"""Numbers, money and moments as people read them, and sentences that are stored in English and shown translated."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import get_language, gettext
+
+
+def moment(when: dt.datetime | None) -> str | None:
+    if when is None:
+        return None
+    return date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
+
+
+_SWAPPED = str.maketrans(",.", ".,")
+
+
+def grouped(number: int | Decimal, decimals: int = 0) -> str:
+    """1.234.567 in Vietnamese, 1,234,567 elsewhere. Django's own Vietnamese formats group no digits."""
+    text = f"{number:,.{decimals}f}"
+    return text.translate(_SWAPPED) if (get_language() or "").startswith("vi") else text
+
+
+def dong(amount: Decimal) -> str:
+    decimals = 0 if amount == amount.to_integral_value() else 2
+    return f"{grouped(amount, decimals)} đ"
+
+
+_BETWEEN = " · "
+
+
+def put_together(*parts: str) -> str:
+    """One text to be stored. Each part is translated by itself where `gettext_noop()` marks it, and else kept."""
+    return _BETWEEN.join(filter(None, parts))
+
+
+def parts(text: str) -> list[str]:
+    """What was put together."""
+    return text.split(_BETWEEN)
+
+
+def stored(text: str) -> str:
+    """A stored text for a reader; what eSMS or the site itself said is shown as it was said."""
+    return _BETWEEN.join(gettext(part) if _is_sentence(part) else part for part in parts(text))
+
+
+def _is_sentence(part: str) -> bool:
+    # A word alone is somebody else's, and may stand in the catalogue for another reason.
+    return " " in part or part.endswith(".")

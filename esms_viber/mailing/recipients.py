@@ -1,0 +1,558 @@
+"""Lists of people to write to: phones as they are pasted, or a CSV file with columns for the text."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, islice, takewhile
+from typing import Any
+from urllib.parse import unquote
+
+from django.utils.translation import gettext as _
+
+from ..phones import InvalidPhone, normalize_phone
+
+MOST_RECIPIENTS = 10_000
+MOST_BYTES = 2 * 1024 * 1024
+MOST_COLUMNS = 50
+MOST_CHARACTERS = 50 * MOST_RECIPIENTS
+"""Of pasted text: more than that many phones need in any spelling."""
+
+_PHONE_COLUMNS = {
+    "phone", "phones", "phone number", "phone numbers", "phonenumber", "phone no", "mobile", "mobile phone",
+    "mobile number", "mobile no", "cell", "cell phone", "cellphone", "tel", "telephone", "telephone number",
+    "contact number", "customer phone", "recipient phone", "primary phone", "home phone", "work phone",
+    "business phone", "billing phone", "shipping phone",
+    "điện thoại", "dien thoai", "số điện thoại", "so dien thoai", "sđt", "sdt", "số đt", "so dt", "đt", "dt",
+    "di động", "di dong", "số di động", "so di dong", "điện thoại di động", "dien thoai di dong",
+    "số điện thoại di động", "so dien thoai di dong", "đt di động", "dt di dong", "đtdđ", "dtdd", "sđt di động",
+    "điện thoại khách hàng", "số điện thoại khách hàng", "sđt khách hàng", "sđt kh", "sdt kh",
+    "điện thoại người nhận", "số điện thoại người nhận", "sđt người nhận",
+}  # fmt: skip
+_REMARK = re.compile(r" ?[(\[][^()\[\]]*[)\]]$")
+_COUNT = re.compile(r"[ .#-]*[0-9]{1,2}(?: - value)?$")
+"""Where a person has several phones: `SĐT 2`, and `Phone 1 - Value`, as Google's contacts have it."""
+_LONGEST_NAME = 60
+"""Of a column with phones, its remarks included."""
+_ROWS_ABOVE = 20
+"""So many rows at the top are searched for the names of the columns: there may be titles above them."""
+_ROWS_TRIED = 200
+"""So many rows show whether a column of another name holds phones."""
+
+_BETWEEN_PHONES = re.compile(
+    r"(?:[;|\t]|,(?!(?<=\b[0-9],)[0-9]+E\+?[0-9]|(?<=[0-9],)0+\s*(?:[,;|\t]|\Z)))+", re.IGNORECASE
+)
+"""A comma within what a spreadsheet makes of a number, 8,49019E+10 or 901888484,0, is none."""
+_HAS_PREFIX = re.compile(r"\W*(0|\+|84[\W_]*[0-9](?:[\W_]*[0-9]){8})")
+_FEWEST_DIGITS, _MOST_DIGITS = 9, 17
+_LONGEST_SPELLING = 8
+"""Groups of characters with spaces between them that one number may be spelt in, e.g. `+84 9 01 88 84 84`."""
+_LONE_DIGIT = re.compile(r"[0-9]{2}\W+[0-9]\W*\Z")
+_CURRENCY = re.compile(r"[$€₫]|đ|vnđ|vnd|đồng|usd|eur", re.IGNORECASE)
+
+
+class UnreadableList(ValueError):
+    """Not a list of recipients; the message tells a person what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One phone of a list: as it is spelt there, without what a program has put around it."""
+
+    line: int
+    phone: str
+    values: tuple[str, ...] = ()
+    """What the columns hold in this line, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """A list as it was read; whether its phones are any good is another question."""
+
+    columns: tuple[str, ...]
+    """Names that a text may hold in braces."""
+    people: tuple[Recipient, ...]
+    phone_columns: tuple[str, ...] = ()
+    """Where the phones could be those of more than one column: the names of these columns, first of the one used."""
+    header_line: int = 0
+    """Where the names of the columns stand, if that is not the first line."""
+
+    def with_phones_of(self, column: str) -> Recipients:
+        """The same list with the phones of another of its `phone_columns`; itself for any other name."""
+        if column not in self.phone_columns[1:]:
+            return self
+        place, used = self.columns.index(column), self.phone_columns[0]
+
+        def replaced(values: tuple[str, ...], value: str) -> tuple[str, ...]:
+            return (*values[:place], value, *values[place + 1 :])
+
+        return Recipients(
+            replaced(self.columns, used),
+            tuple(
+                Recipient(person.line, _phone(person.values[place]), replaced(person.values, person.phone))
+                for person in self.people
+            ),
+            (column, *(name for name in self.phone_columns if name != column)),
+            self.header_line,
+        )
+
+    def as_json(self) -> str:
+        rows = [[person.line, person.phone, *person.values] for person in self.people]
+        remarks = [list(self.phone_columns), self.header_line] if self.phone_columns or self.header_line else []
+        return json.dumps([list(self.columns), rows, *remarks], ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipients:
+        """Raise `UnreadableList` for anything that `as_json()` would not make."""
+        try:
+            columns, rows, *remarks = json.loads(text)
+            people = tuple(_person(row, len(columns)) for row in rows)
+            names = tuple(_text(name) for name in columns)
+            phone_columns, header_line = _remarks(remarks, names)
+        except (ValueError, TypeError, RecursionError):
+            raise UnreadableList(_("The list of recipients was damaged on its way. Give the file again.")) from None
+        return _bounded(cls(names, people, phone_columns, header_line))
+
+
+def _person(row: Any, columns: int) -> Recipient:
+    line, phone, *values = row
+    if not isinstance(line, int) or len(values) != columns:
+        raise ValueError("not a row")
+    return Recipient(line, _text(phone), tuple(_text(value) for value in values))
+
+
+def _remarks(remarks: list[Any], columns: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    names, header_line = remarks or ([], 0)
+    phone_columns = tuple(_text(name) for name in names)
+    if not isinstance(header_line, int) or not set(phone_columns[1:]) <= set(columns):
+        raise ValueError("not remarks")
+    return phone_columns, header_line
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    value.encode()  # half a character, which JSON can hold, is a ValueError
+    return value
+
+
+def _bounded(found: Recipients) -> Recipients:
+    _refuse_too_many(len(found.people))
+    if not found.people:
+        raise UnreadableList(_("There is no phone in the list."))
+    return found
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MOST_RECIPIENTS:
+        raise UnreadableList(
+            _("There are %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
+            % {"count": count, "most": MOST_RECIPIENTS}
+        )
+
+
+# -- names of columns --------------------------------------------------------------------------------------------------
+
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+)
+_BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u00ad\u200b\u200e\u200f\u2060\u2800\ufeff"
+"""All that looks like nothing at the ends of a text. Joiners are left out, because emoji are made with them."""
+_MARKS = " *:;,.#='\"“”‘’"
+_REQUIRED = re.compile(r"[(\[] ?(?:\*|required|optional|bắt buộc|bat buoc|không bắt buộc|tùy chọn) ?[)\]]$")
+_ONE_LETTER = str.maketrans("ðɖ", "đđ")
+"""Three letters look alike as capitals, Ð, and old converters take one for another."""
+
+
+def visible(name: str) -> str:
+    """A name as it looks, in one line: without the characters that nobody sees."""
+    return " ".join(_UNSEEN.sub("", name).replace("\u2800", " ").split())
+
+
+@lru_cache(maxsize=100)
+def comparable(name: str) -> str:
+    """The same for names that look alike, whatever capitals, spaces, and marks of required columns they have."""
+    text = unicodedata.normalize("NFKC", visible(name)).casefold()
+    text = unicodedata.normalize("NFKC", text).translate(_ONE_LETTER)
+    text = " ".join(text.replace("_", " ").split())
+    return _REQUIRED.sub("", text.strip(_MARKS)).strip(_MARKS) or text
+
+
+def _names_phone(name: str) -> bool:
+    text = comparable(name)
+    if len(text) > _LONGEST_NAME:
+        return False
+    spellings = (text, _COUNT.sub("", text), _COUNT.sub("", _REMARK.sub("", text).strip(_MARKS)))
+    return any(spelling.replace("-", " ").strip(_MARKS) in _PHONE_COLUMNS for spelling in spellings)
+
+
+# -- what stands around a number ---------------------------------------------------------------------------------------
+
+_QUOTES = "'\"`´‘’‚“”„«»‹›"
+_BEFORE = _BLANK + _QUOTES + "=<[{:;|•·●"
+_AFTER = _BLANK + _QUOTES + ">]},:;|."
+_ADDRESS = re.compile(r"[^<>0-9]*<([^<>]*)>")
+"""`Lan <0901888484>`"""
+_LINK = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:zalo|wa)\.me/([^/?#]+)/?(?:[?#].*)?"
+    r"|(?:viber|zalo|whatsapp)://[^?]*\?(?:.*&)?(?:phone|number)=([^&#]+).*",
+    re.IGNORECASE,
+)
+_URI = re.compile(
+    r"(?:tel|callto|sms|smsto|viber|zalo|whatsapp):(?://)?([^;?]*)(?:[;?](?!.*\b(?:ext|postd)=).*)?", re.I
+)
+_NOTHING_AROUND = re.compile(r"[+0-9() -]+")
+_LABEL = re.compile(
+    r"(?:[pmt][:：](?=\s*(?:[+0]|84))|tel(?:;[\w=,;]+)?[:：]|"
+    rf"(?:zalo|viber|whatsapp|{'|'.join(sorted(_PHONE_COLUMNS, key=len, reverse=True))})(?:\s*[:：.]|\s))\s*",
+    re.IGNORECASE,
+)
+"""`p:` of lead forms, `TEL;TYPE=CELL:` of address books, `SĐT:`"""
+_DECIMALS = re.compile(r"(.*[0-9])([.,])0+")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
+
+
+def _number(text: str) -> str:
+    """The one phone that a text is, without what programs put around it; empty for anything else."""
+    # Most of what this is asked about is none, and told so at a fraction of the cost.
+    if not _FEWEST_DIGITS <= _count_digits(text) <= _MOST_DIGITS:
+        return ""
+    return text if _is_phone(text) else next(filter(_is_phone, _readings(text)), "")
+
+
+def _count_digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
+
+
+def _is_phone(text: str) -> bool:
+    try:
+        normalize_phone(text)
+    except InvalidPhone:
+        return False
+    return True
+
+
+def _readings(text: str) -> Iterator[str]:
+    """What is left of a text when the marks of other programs are taken off; each digit of the number is kept."""
+    core = text.lstrip(_BEFORE).rstrip(_AFTER)
+    if text.rstrip(_BLANK).endswith(">") and (address := _ADDRESS.fullmatch(text.strip(_BLANK))):
+        core = address[1]
+    if link := _LINK.fullmatch(core):
+        yield from (part for part in (unquote(link[1] or link[2]),) if _HAS_PREFIX.match(part))
+        return
+    if uri := _URI.fullmatch(core):
+        core = unquote(uri[1])
+    elif label := _LABEL.match(core):
+        core = core[label.end() :]
+    core = core.lstrip(_BEFORE).rstrip(_AFTER)
+    yield core
+    if _THOUSANDS.fullmatch(core):
+        yield core.replace(",", "")
+    # No program writes its decimals and its thousands with the same sign.
+    if (decimals := _DECIMALS.fullmatch(core)) and decimals[2] not in decimals[1]:
+        yield decimals[1]
+        if _THOUSANDS.fullmatch(decimals[1]):
+            yield decimals[1].replace(",", "")
+
+
+# -- pasted ------------------------------------------------------------------------------------------------------------
+
+
+def read_pasted(text: str) -> Recipients:
+    """Phones with anything between them: line breaks, commas, semicolons, tabs, and spaces if need be."""
+    _refuse_too_long(len(text) > MOST_CHARACTERS)
+    lines = enumerate(unicodedata.normalize("NFC", text).splitlines(), start=1)
+    parts = [(line, part) for line, words in lines for part in _BETWEEN_PHONES.split(words) if _has_words(part)]
+    # Each part holds one entry or more, so that far too many need not be read to be refused.
+    _refuse_at_least(len(parts))
+    _refuse_too_long(_count_digits(text) > _MOST_DIGITS * MOST_RECIPIENTS)
+    people: list[Recipient] = []
+    phones: list[Recipient] = []
+    for line, part in parts:
+        for entry, is_phone in _phones_in(part.split()):
+            people.append(Recipient(line, entry))
+            _refuse_at_least(len(people))
+            if is_phone:
+                phones.append(people[-1])
+    _refuse_other_numbers(phones)
+    return _bounded(Recipients((), tuple(people)))
+
+
+def _refuse_too_long(is_too_long: bool) -> None:
+    if is_too_long:
+        raise UnreadableList(
+            _("This is too long. Paste at most %(most)d phones and nothing else.") % {"most": MOST_RECIPIENTS}
+        )
+
+
+def _refuse_at_least(count: int) -> None:
+    if count > MOST_RECIPIENTS:
+        raise UnreadableList(
+            _("There are at least %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
+            % {"count": count, "most": MOST_RECIPIENTS}
+        )
+
+
+def _refuse_other_numbers(phones: Sequence[Recipient]) -> None:
+    """Among phones with their 0 another number of nine digits is no phone, but an amount or the number of a card."""
+    bare = [person for person in phones if not _HAS_PREFIX.match(person.phone)]
+    if bare and len(bare) < len(phones):
+        raise UnreadableList(
+            _(
+                "Line %(line)d: is “%(number)s” a phone? Write every phone with its 0 or +84, and leave out other "
+                "numbers, such as amounts."
+            )
+            % {"line": bare[0].line, "number": bare[0].phone}
+        )
+
+
+def _phones_in(groups: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The numbers that groups of characters make up, spaces being part of some spellings; and what makes up none.
+
+    Each with whether it is a phone.
+    """
+    digits = [_count_digits(group) for group in groups]
+    unreadable: list[str] = []
+    start = 0
+    while start < len(groups):
+        length, number = _number_at(groups, digits, start)
+        end = start + (length or 1)
+        if length and not any(map(_CURRENCY.fullmatch, (*groups[start - 1 : start], *groups[end : end + 1]))):
+            yield from _as_one(unreadable)
+            unreadable = []
+            yield number, True
+        else:
+            unreadable += groups[start:end]
+        start = end
+    yield from _as_one(unreadable)
+
+
+def _number_at(groups: Sequence[str], digits: Sequence[int], start: int) -> tuple[int, str]:
+    """How many groups from there on are one number together, the most that are, and that number; 0 for none."""
+    counts = list(takewhile(_MOST_DIGITS.__ge__, accumulate(digits[start : start + _LONGEST_SPELLING])))
+    for length in range(len(counts), bisect_left(counts, _FEWEST_DIGITS), -1):
+        text = " ".join(groups[start : start + length])
+        # A digit that stands alone at the end is most likely the next column's.
+        if (number := _number(text)) and not (length > 1 and _LONE_DIGIT.search(text)):
+            return length, number
+    return 0, ""
+
+
+def _as_one(groups: list[str]) -> Iterator[tuple[str, bool]]:
+    text = " ".join(groups)
+    # What was not to be one number must not become one when the whole entry is read again.
+    for entry in groups if _number(text) else [text]:
+        if _has_words(entry):
+            yield entry, False
+
+
+def _has_words(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+# -- CSV ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    cells: list[str]
+
+    @property
+    def filled(self) -> list[int]:
+        return [n for n, cell in enumerate(self.cells) if cell.strip(_BLANK)]
+
+
+def read_csv(data: bytes) -> Recipients:
+    """A table with a line that names the columns, one of them the phone; as spreadsheets save it.
+
+    Lines above the names are stepped over. A single column of phones needs no name.
+    """
+    if len(data) > MOST_BYTES:
+        raise UnreadableList(
+            _("The file is larger than %(most)d MB. Leave out columns, or divide it.") % {"most": MOST_BYTES // 1024**2}
+        )
+    text, lines_before = _decoded(data), 0
+    if told := re.match(r"sep=(.)\r?\n", text):
+        text, lines_before = text[told.end() :], 1
+    rows, count = _rows(text, told[1] if told else _delimiter(text), lines_before)
+    if not rows:
+        return _bounded(Recipients((), ()))
+    header = _header(rows)
+    _refuse_too_many(count if header is None else count - header - 1)
+    if header is None:
+        return _bounded(_single_column(rows))
+    names = rows[header]
+    # A name may hold line breaks, and is looked for where it begins.
+    line = names.line - sum(name.count("\n") for name in names.cells)
+    return _bounded(_table(names.cells, rows[header + 1 :], line if line > lines_before + 1 else 0))
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise UnreadableList(_("This is a spreadsheet. Save it as “CSV UTF-8”, and give that file."))
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UnreadableList(_("The letters of this file cannot be read. Save it as “CSV UTF-8”, and give that file."))
+    # Some systems take letters and accents apart; a name in the text is compared with them put together. A program
+    # that does not see the mark at the beginning of a file writes another one before it.
+    return unicodedata.normalize("NFC", text.lstrip("\ufeff\u200b"))
+
+
+def _delimiter(text: str) -> str:
+    """What separates the columns: where the names are found by it, or else what the first line with any has most of."""
+    by_names = {delimiter: _names_found(text, delimiter) for delimiter in ",;\t"}
+    if any(by_names.values()):
+        return max(by_names, key=lambda delimiter: by_names[delimiter])
+    lines = islice(io.StringIO(text), _ROWS_ABOVE)
+    line = next((line for line in lines if any(delimiter in line for delimiter in ",;\t")), "")
+    return max(",;\t", key=line.count)
+
+
+def _names_found(text: str, delimiter: str) -> int:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return max(len(row) if _names_columns(row) else 0 for row in [[], *islice(reader, _ROWS_ABOVE)])
+    except csv.Error:
+        return 0  # told when the whole is read
+
+
+def _rows(text: str, delimiter: str, lines_before: int) -> tuple[list[_Row], int]:
+    """The rows with something in them, as many as may be needed, and how many there are."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[_Row] = []
+    count = 0
+    try:
+        for cells in reader:
+            if "".join(cells).strip(_BLANK):
+                count += 1
+                if count <= MOST_RECIPIENTS + _ROWS_ABOVE:  # a small file can hold a million rows
+                    # A field may hold line breaks, so a row ends on the line that the reader has come to.
+                    rows.append(_Row(lines_before + reader.line_num, cells))
+    except csv.Error:
+        raise UnreadableList(
+            _(
+                "Line %(line)d cannot be read: a quotation mark is not closed or stands in a wrong place, or a text "
+                "is far too long."
+            )
+            % {"line": lines_before + reader.line_num}
+        ) from None
+    return rows, count
+
+
+def _header(rows: Sequence[_Row]) -> int | None:
+    """The place of the row that names the columns; None where there are only numbers."""
+    top = rows[:_ROWS_ABOVE]
+    # Titles stand alone in their rows, and may be called like a column or hold the phone of the shop.
+    titles = takewhile(lambda row: len(row.filled) < 2 or not _holds_phone(row), top)
+    if named := [n for n, row in enumerate(titles) if len(row.filled) > 1 and _names_columns(row.cells)]:
+        return named[0]
+    above = list(enumerate(takewhile(lambda row: not _holds_phone(row), top)))
+    named = [n for n, row in above if _names_columns(row.cells)]
+    worded = [n for n, row in above if _is_worded(row)]
+    wide = [n for n, row in above if n in worded and len(row.filled) > 1]
+    return next(iter(named or wide or worded), None)
+
+
+def _is_worded(row: _Row) -> bool:
+    """Are there names rather than numbers in it? Among phones a landline is no name, nor is 9.01E+08."""
+    text = "".join(row.cells)
+    return sum(map(str.isalpha, text)) > _count_digits(text)
+
+
+def _names_columns(cells: Sequence[str]) -> bool:
+    return any(map(_names_phone, cells[:MOST_COLUMNS]))
+
+
+def _holds_phone(row: _Row) -> bool:
+    return any(map(_number, row.cells[:MOST_COLUMNS]))
+
+
+def _single_column(rows: Sequence[_Row]) -> Recipients:
+    places = {place for row in rows for place in row.filled}
+    if len(places) > 1:
+        raise UnreadableList(_("The first line must name the columns, such as “phone,name”: put it above the phones."))
+    return Recipients((), tuple(Recipient(row.line, _phone(row.cells[place])) for row in rows for place in places))
+
+
+def _table(header: list[str], rows: list[_Row], header_line: int) -> Recipients:
+    names, width = _names(header), len(header)
+    for row in rows:
+        row.cells.extend([""] * (width - len(row.cells)))
+    named = [place for place, name in enumerate(names) if _names_phone(name)] or _places_without_name(names, rows)
+    holding = [place for place in named if len(named) > 1 and any(_number(row.cells[place]) for row in rows)]
+    used = (holding or named)[0]
+    names[used] = names[used] or _("column %(number)d") % {"number": used + 1}
+    if long := [row.line for row in rows if any(row.cells[width:])]:
+        # The rest of a text with a comma in it, most often; without it something else would be sent.
+        raise UnreadableList(
+            _("Line %(line)d has more columns than the first line. Put a text with commas into quotation marks.")
+            % {"line": long[0]}
+            if not header_line
+            else _("Line %(line)d has more columns than line %(header)d. Put a text with commas into quotation marks.")
+            % {"line": long[0], "header": header_line}
+        )
+    others = [place for place, name in enumerate(names) if name and place != used]
+    also = [n for n in others if n in holding or (n not in named and _looks_like_phones(row.cells[n] for row in rows))]
+    return Recipients(
+        columns=tuple(names[place] for place in others),
+        people=tuple(
+            Recipient(row.line, _phone(row.cells[used]), tuple(row.cells[place].strip(_BLANK) for place in others))
+            for row in rows
+        ),
+        phone_columns=(names[used], *(names[place] for place in also)) if also or len(named) > 1 else (),
+        header_line=header_line,
+    )
+
+
+def _names(header: list[str]) -> list[str]:
+    if len(header) > MOST_COLUMNS:
+        raise UnreadableList(
+            _("The file has %(count)d columns; at most %(most)d can be read. Leave out those that you do not need.")
+            % {"count": len(header), "most": MOST_COLUMNS}
+        )
+    names: list[str] = []
+    for number, name in enumerate(map(visible, header), start=1):
+        alike = [other for other in names if name and comparable(other) == comparable(name)]
+        if alike and not _names_phone(name):
+            raise UnreadableList(_("Two columns are called “%(name)s”. Rename one of them.") % {"name": alike[0]})
+        # Of two columns with phones one is chosen, for which they need different names.
+        names.append(_("%(name)s (column %(number)d)") % {"name": name, "number": number} if alike else name)
+    return names
+
+
+def _places_without_name(names: list[str], rows: list[_Row]) -> list[int]:
+    if len(names) == 1:
+        return [0]
+    found = [n for n, name in enumerate(names) if not name and _looks_like_phones(row.cells[n] for row in rows)]
+    if len(found) == 1:
+        return found
+    raise UnreadableList(
+        _("No column holds the phones: call it “phone” or “số điện thoại”. The columns are: %(names)s.")
+        % {"names": ", ".join(filter(None, names)) or "–"}
+    )
+
+
+def _looks_like_phones(cells: Iterable[str]) -> bool:
+    """Are most of the first cells of a column phones? Only with their 0 or +84: other numbers have nine digits too."""
+    tried = [cell for cell in islice(cells, _ROWS_TRIED) if cell.strip(_BLANK)]
+    phones = [cell for cell in tried if _HAS_PREFIX.match(_number(cell))]
+    return bool(phones) and 2 * len(phones) > len(tried)
+
+
+def _phone(cell: str) -> str:
+    text = cell.strip(_BLANK)
+    return text if _NOTHING_AROUND.fullmatch(text) else _number(text) or text.removeprefix("'")

@@ -1,0 +1,1 @@
+"""Learn what became of messages: parse what eSMS reports, by callback or when asked, and apply it."""

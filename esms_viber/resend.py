@@ -1,0 +1,115 @@
+"""Resending: what it would do to each message, doing it, and which messages wait for that decision."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ValidationError
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from . import creation, lifecycle
+from .database import in_chunks
+from .dispatch import dispatch_on_commit
+from .models import OutboundViberMessage, Status, ViberMessageEvent
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+logger = logging.getLogger("esms_viber")
+
+FINAL = (Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.CANCELLED)
+"""A resend in any other state may still arrive."""
+
+
+@dataclass(slots=True)
+class ResendPlan:
+    """Messages by what a resend does with them."""
+
+    first: list[OutboundViberMessage] = field(default_factory=list)
+    """Queued themselves: surely never taken."""
+    again: list[OutboundViberMessage] = field(default_factory=list)
+    """Sent again as new messages: taken, or perhaps taken."""
+    skipped: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
+    """With the reason, a sentence for people."""
+    invalid: set[int] = field(default_factory=set)
+    """Those of the skipped that cannot be sent as they stand; their reason may repeat the phone."""
+
+
+def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
+    """Sort the messages, and change nothing. The plan is binding only where the caller has locked the rows."""
+    messages = list(messages)
+    being_resent = _being_resent(messages)
+    plan = ResendPlan()
+    for message in messages:
+        if reason := _obstacle(message, being_resent):
+            plan.skipped.append((message, reason))
+        elif reason := _what_is_wrong(message):
+            plan.skipped.append((message, reason))
+            plan.invalid.add(message.id)
+        elif message.is_editable:
+            plan.first.append(message)
+        else:
+            plan.again.append(message)
+    return plan
+
+
+def resend(pks: Iterable[int], *, user: AbstractBaseUser | None) -> list[OutboundViberMessage]:
+    """Queue what can be sent again, and return it. Runs in the caller's transaction."""
+    with translation.override(None):  # the reasons are for the log, which is in English whoever resends
+        plan = plan_resend(OutboundViberMessage.objects.locked(pks))
+    for message, reason in plan.skipped:
+        told = "it cannot be sent as it stands." if message.id in plan.invalid else reason
+        logger.info("message %s is not sent again: %s", message.id, told)
+    lifecycle.transition(*(lifecycle.queue(message) for message in plan.first))
+    lifecycle.note(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+    dispatch_on_commit(message.id for message in plan.first)
+    lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
+    copies = creation.queue([_copy(message) for message in plan.again], user=user)
+    return plan.first + copies
+
+
+def _copy(message: OutboundViberMessage) -> OutboundViberMessage:
+    """Make a new message for the same phone, without its dedupe key and its times."""
+    left_out = {"dedupe_key", "send_at", "expires_at"}
+    columns = {name: getattr(message, name) for name in message.CALLERS_COLUMNS if name not in left_out}
+    return OutboundViberMessage(**columns, resend_of=message)
+
+
+def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
+    pks = [message.id for message in messages]
+    resends = OutboundViberMessage.objects.for_writing().filter(resend_of__in=pks).exclude(status__in=FINAL)
+    # Of a sandbox message no report need ever come.
+    resends = resends.exclude(status=Status.SENT, sandbox=True)
+    return set(resends.values_list("resend_of", flat=True))
+
+
+def needing_decision(pks: Sequence[int]) -> set[int]:
+    """Find those of these messages of which only a person can find out, or decide, what becomes of them."""
+    rows = OutboundViberMessage.objects.for_writing().order_by()
+    found: set[int] = set()
+    for chunk in in_chunks(pks):
+        some = rows.filter(pk__in=chunk)
+        found.update(some.undecided().values_list("pk", flat=True), some.unconfirmed().values_list("pk", flat=True))
+    return found
+
+
+def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> str:
+    if message.status == Status.QUEUED:
+        return _("It is in the queue already.")
+    if message.status == Status.SENDING:
+        return _("It is being sent.")
+    if message.id in being_resent:
+        return _("It has been sent again, and that message is not final yet.")
+    return ""
+
+
+def _what_is_wrong(message: OutboundViberMessage) -> str:
+    try:
+        creation.validate(message)
+    except ValidationError as error:
+        return " ".join(error.messages)
+    return ""
