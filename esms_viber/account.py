@@ -17,7 +17,7 @@ from .codes import Verdict, describe
 from .conf import ViberSettings, get_settings
 from .exceptions import EsmsViberError, log_failure
 from .formatting import stored
-from .gateways.base import BalanceResult, BaseGateway, Reach
+from .gateways.base import BalanceResult, BaseGateway, CallOutcome
 from .gateways.console import ConsoleGateway
 from .gateways.loading import get_gateway
 from .gateways.memory import MemoryGateway
@@ -97,7 +97,9 @@ def _what_went_wrong(result: BalanceResult) -> str:
     is_another = base_url != default.rstrip("/")
     # A 502 is also what a proxy at a wrong address says.
     is_busy = result.http_status in {429, 500, 503}
-    address_is_doubtful = not is_busy and (result.http_status is not None or result.reach is Reach.NOT_CONNECTED)
+    address_is_doubtful = not is_busy and (
+        result.http_status is not None or result.outcome is CallOutcome.NOT_CONNECTED
+    )
     if not (is_another and address_is_doubtful):
         sentence += " " + _("Try again later.")
     if is_another:

@@ -136,7 +136,7 @@ R = TypeVar("R")
 
 
 def bare(error: BaseException) -> BaseException:
-    """The exception without the frames it came through and without what it chains to."""
+    """Strip the exception of the frames that it came through, and of what it chains to."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
@@ -149,9 +149,9 @@ class _Escaped:
 
 
 def sealed(function: Callable[P, R]) -> Callable[P, R]:
-    """Whatever passes out of the function (a time limit, Ctrl-C) leaves its frames and their locals behind.
+    """Keep the frames of the function, and their locals, out of tracebacks; also of a time limit or Ctrl-C.
 
-    Its arguments stay visible, because the caller's frame holds them too: pass no key.
+    Arguments stay visible, because the caller's frame holds them too: pass no key.
     """
 
     def attempt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R | _Escaped:
@@ -170,63 +170,70 @@ def sealed(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The setting as it was read, for as long as it is the same object with the same values."""
+
+    raw: Any = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
+    conf: ViberSettings
+    """The defaults stand in for what cannot be read."""
+    problems: dict[str, StrOrPromise]
+    """Known keys whose value is of a wrong type, with what it must be. Values are not repeated."""
+
+
+_reading: _Reading | None = None
+
+
+def _read() -> _Reading:
+    # Django keeps a setting that was read in `__dict__` until it is overridden. With getattr() it would stand among the
+    # local variables of Django's own frames, which error trackers show.
+    if _reading is None or vars(settings).get("ESMS_VIBER") is not _reading.raw or _reading.raw != _reading.values:
+        return _read_anew()
+    return _reading
+
+
+@sealed
+def _read_anew() -> _Reading:
+    global _reading
+    raw = getattr(settings, "ESMS_VIBER", {})
+    values = dict(raw) if isinstance(raw, Mapping) else {}
+    problems = {name: rule for name, (fits, rule) in _RULES.items() if name in values and not fits(values[name])}
+    conf = ViberSettings(**{name: values[name] for name in NAMES if name in values and name not in problems})
+    _reading = _Reading(raw, values, conf, problems)
+    return _reading
+
+
 def get_settings() -> ViberSettings:
     """The settings as they are now. Unknown keys are left to the system checks.
 
     Raises `ImproperlyConfigured`, naming the setting, for a value of a wrong type.
     """
-    found = _read()
-    if isinstance(found, str):
-        raise ImproperlyConfigured(found)
-    return found
+    reading = _read()
+    if not isinstance(reading.raw, Mapping):
+        raise ImproperlyConfigured(not_a_dict())
+    for name, rule in reading.problems.items():
+        raise ImproperlyConfigured(f"{wrong_type(name)} {rule}")
+    return reading.conf
 
 
-# Whatever holds the dict is sealed, because error trackers show the local variables of every frame of a traceback.
-
-
-@sealed
-def _read() -> ViberSettings | str:
-    """The settings, or what is wrong with them."""
-    raw = getattr(settings, "ESMS_VIBER", {})
-    if not isinstance(raw, Mapping):
-        return not_a_dict()
-    for name, rule in _problems(raw).items():
-        return f"{wrong_type(name)} {rule}"
-    return ViberSettings(**{name: raw[name] for name in NAMES if name in raw})
-
-
-@sealed
 def readable_settings() -> ViberSettings:
-    """As `get_settings()`, with the default for what cannot be read: for whoever must not fail over a setting."""
-    raw = getattr(settings, "ESMS_VIBER", {})
-    if not isinstance(raw, Mapping):
-        return ViberSettings()
-    unreadable = _problems(raw)
-    return ViberSettings(**{name: raw[name] for name in NAMES if name in raw and name not in unreadable})
+    """The settings, with the default for what cannot be read: for code that must not fail over a setting."""
+    return _read().conf
 
 
-@sealed
-def is_readable(name: str) -> bool:
-    """False where the default stands in for what the site has written."""
-    raw = getattr(settings, "ESMS_VIBER", {})
-    return isinstance(raw, Mapping) and name not in _problems(raw)
-
-
-@sealed
-def names_given() -> list[object] | None:
-    """The keys that the site has written; None where the setting is no dict."""
-    raw = getattr(settings, "ESMS_VIBER", {})
-    return list(raw) if isinstance(raw, Mapping) else None
-
-
-@sealed
 def find_problems() -> dict[str, StrOrPromise]:
-    """Known keys whose value is of a wrong type, with what it must be. Values are not repeated."""
-    return _problems(getattr(settings, "ESMS_VIBER", {}))
+    """Known keys whose value is of a wrong type, with what it must be. The default stands in for each."""
+    return _read().problems
 
 
-def _problems(raw: Mapping[str, Any]) -> dict[str, StrOrPromise]:
-    return {name: rule for name, (fits, rule) in _RULES.items() if name in raw and not fits(raw[name])}
+def is_dict() -> bool:
+    return isinstance(_read().raw, Mapping)
+
+
+def names_given() -> list[object]:
+    """The keys that the site has written."""
+    return list(_read().values)
 
 
 def load(name: str, path: str) -> Any:

@@ -31,10 +31,13 @@ _UNSEEN = (
 _KEY_GIVEN_AGAIN = gettext_noop("Its dedupe key was given again for another phone or text; that one was not stored.")
 
 
-def validate(message: OutboundViberMessage) -> None:
-    """Normalise a message; raises `ValidationError` if it cannot be sent, also when the gateway could not carry it."""
+def validate(message: OutboundViberMessage, *, strict: bool = False) -> None:
+    """Normalise a message. Raises `ValidationError` if it cannot be sent, also because the gateway could not carry it.
+
+    `strict`: raise `ImproperlyConfigured`, too, where a setting keeps every message from being sent.
+    """
     message.validate()
-    validate_query_length(message)
+    validate_query_length(message, strict=strict)
 
 
 def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
@@ -132,9 +135,11 @@ def _known_keys(messages: Iterable[OutboundViberMessage], *, locking: bool = Fal
     A locking read sees what was committed after this transaction began to read, on MySQL and MariaDB. It asks for a
     shared lock, which the failed insert has taken already, so that two who came too late do not block each other.
     """
-    rows = OutboundViberMessage._base_manager.using(OutboundViberMessage.objects.write_alias()).order_by()
     known: dict[str, OutboundViberMessage] = {}
-    for keys in in_chunks(message.dedupe_key for message in messages if message.dedupe_key):
+    if not (wanted := [message.dedupe_key for message in messages if message.dedupe_key]):
+        return known
+    rows = OutboundViberMessage._base_manager.using(OutboundViberMessage.objects.write_alias()).order_by()
+    for keys in in_chunks(wanted):
         found: Any = rows.filter(dedupe_key__in=keys)
         if locking:
             sql, values = found.query.get_compiler(rows.db).as_sql()

@@ -25,9 +25,9 @@ CHUNK = 500
 """The most rows, or primary keys, of one statement: SQLite takes 32,766 parameters, and older ones fewer."""
 
 
-def in_chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+def in_chunks(items: Iterable[Item]) -> list[list[Item]]:
     items = list(items)
-    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
@@ -137,6 +137,10 @@ def update_each(
     Each change is a pair: the columns by which its row is found (`pk` among them), and the columns to write. Rows that
     become the same share an UPDATE; the others go through `executemany()`, at a fraction of what `bulk_update()` costs.
     """
+    changes = list(changes)
+    if len(changes) == 1:
+        expected, columns = changes[0]
+        return model._base_manager.using(using).filter(**expected).update(**columns)
     alike = defaultdict(list)
     for expected, columns in changes:
         conditions = tuple((name, value) for name, value in expected.items() if name != "pk")
@@ -144,7 +148,7 @@ def update_each(
     found = 0
     single = defaultdict(list)
     for (written, conditions), pks in alike.items():
-        if len(pks) > 1 or len(alike) == 1:
+        if len(pks) > 1:
             rows = model._base_manager.using(using).filter(**dict(conditions))
             found += sum(rows.filter(pk__in=chunk).update(**dict(written)) for chunk in in_chunks(pks))
         else:
@@ -176,13 +180,12 @@ def _update_many(
 
 def insert_each(rows: Sequence[Row], *, using: str) -> None:
     """Insert the rows, in bulk where the database returns their primary keys: MySQL, unlike MariaDB, does not."""
-    if not rows:
-        return
-    model: Any = rows[0]._meta.concrete_model
-    # Django inserts rows of several tables, as a site's own subclass may have them, one by one only.
-    in_one_table = all(row._meta.concrete_model is model for row in rows) and not model._meta.parents
-    if len(rows) > 1 and in_one_table and connections[using].features.can_return_rows_from_bulk_insert:
-        model._base_manager.using(using).bulk_create(rows, batch_size=CHUNK)
-        return
+    if len(rows) > 1 and connections[using].features.can_return_rows_from_bulk_insert:
+        models_of = {row._meta.concrete_model for row in rows}
+        model: Any = models_of.pop()
+        # Django inserts rows of several tables, as a site's own subclass may have them, one by one only.
+        if not models_of and not model._meta.parents:
+            model._base_manager.using(using).bulk_create(rows, batch_size=CHUNK)
+            return
     for row in rows:
         models.Model.save(row, force_insert=True, using=using)

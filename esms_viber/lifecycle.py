@@ -20,7 +20,7 @@ from django.utils.translation import gettext_noop
 
 from .conf import readable_settings
 from .database import insert_each, update_each
-from .gateways.base import Reach
+from .gateways.base import CallOutcome
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .signals import status_changed
 
@@ -101,14 +101,10 @@ def transition(*changes: Transition, announce_them: bool = True) -> bool:
     for change, columns in zip(changes, written, strict=True):
         set_columns(change.message, **columns)
         change.is_written = True
-    if announce_them and has_listeners():
+    if announce_them:
         for change in changes:
             transaction.on_commit(partial(announce, change), using=alias, robust=True)
     return True
-
-
-def has_listeners() -> bool:
-    return bool(status_changed.has_listeners(OutboundViberMessage))
 
 
 def announce(change: Transition) -> None:
@@ -122,7 +118,8 @@ def set_columns(message: OutboundViberMessage, **columns: Any) -> None:
     """Set on the instance what was written to its row."""
     for name, value in columns.items():
         setattr(message, name, value)
-    message.remember(columns)
+    if not columns.keys().isdisjoint(message.CALLERS_COLUMNS):
+        message.remember(columns)
 
 
 # -- into the queue ----------------------------------------------------------------------------------------------------
@@ -289,7 +286,7 @@ def next_query_at(sent_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
 # -- the history -------------------------------------------------------------------------------------------------------
 
 ABANDONED = "abandoned"
-"""Beside the values of `Reach`, in the history: the worker was gone before it could tell how far its call got."""
+"""Beside the values of `CallOutcome`, in the history: the worker was gone before it could tell how far its call got."""
 
 
 def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
@@ -304,8 +301,8 @@ def note(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> 
 
 
 def store_events(events: Iterable[ViberMessageEvent | None]) -> None:
-    found = [event for event in events if event is not None]
-    insert_each(found, using=OutboundViberMessage.objects.write_alias())
+    if found := [event for event in events if event is not None]:
+        insert_each(found, using=OutboundViberMessage.objects.write_alias())
 
 
 def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
@@ -313,7 +310,7 @@ def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
     if not messages:
         return Counter()
     events = ViberMessageEvent.objects.for_writing().filter(message__in=[message.id for message in messages])
-    events = events.filter(data__reach__in=[Reach.NO_ANSWER.value, ABANDONED])
+    events = events.filter(data__outcome__in=[CallOutcome.NO_ANSWER.value, ABANDONED])
     counts = events.order_by().values_list("message", "request_id").annotate(Count("pk"))
     current = {message.id: message.request_id for message in messages}
     return Counter({pk: count for pk, request_id, count in counts if current[pk] == request_id})

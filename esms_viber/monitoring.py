@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from .codes import ACCOUNT_CODES, describe
 from .conf import get_dispatcher, get_settings, readable_settings
 from .formatting import grouped
-from .gateways.base import Reach
+from .gateways.base import CallOutcome
 from .gateways.loading import get_gateway
 from .lifecycle import new_request_id
 from .models import OutboundViberMessage, Status, ViberMessageEvent
@@ -30,7 +30,7 @@ STALLED_AFTER = dt.timedelta(minutes=10)
 _SILENCE = 5
 """So many calls in a row without an answer are told as an outage; a sender stops after `CONCURRENCY` of them."""
 
-_NON_ANSWERS = {Reach.NO_ANSWER.value, Reach.NOT_CONNECTED.value}
+_NON_ANSWERS = {CallOutcome.NO_ANSWER.value, CallOutcome.NOT_CONNECTED.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +192,19 @@ def in_trouble() -> bool:
 class _Call(NamedTuple):
     at: dt.datetime
     code: str
-    reach: Any
+    outcome: Any
 
 
 def _last_calls() -> list[_Call]:
     """The latest calls about messages, newest first."""
     calls = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT)
-    newest = calls.order_by("-pk").values_list("created_at", "code", "data__reach")[: readable_settings().CONCURRENCY]
+    newest = calls.order_by("-pk").values_list("created_at", "code", "data__outcome")[: readable_settings().CONCURRENCY]
     return [_Call(*call) for call in newest]
 
 
 def _is_outage(calls: list[_Call]) -> bool:
     """Have the latest calls had no answer, one after the other?"""
-    silent = itertools.takewhile(lambda call: call.reach in _NON_ANSWERS, calls)
+    silent = itertools.takewhile(lambda call: call.outcome in _NON_ANSWERS, calls)
     return sum(1 for _call in silent) >= min(_SILENCE, readable_settings().CONCURRENCY)
 
 

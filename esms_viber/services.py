@@ -18,7 +18,6 @@ from .delivery.claims import new_claim
 from .delivery.worker import DeliverySummary, deliver_claimed, deliver_due_messages, deliver_messages
 from .dispatch import dispatch_on_commit
 from .models import OutboundViberMessage, Status, ViberMessageEvent
-from .monitoring import require_setup
 from .reports.polling import refresh_viber_messages
 from .resend import needing_decision, resend
 
@@ -81,8 +80,7 @@ def send_viber_message(
         send_at=send_at,
         expires_at=expires_at,
     )
-    creation.validate(message)
-    require_setup()
+    creation.validate(message, strict=True)
     if message.send_at is not None and message.send_at > timezone.now():
         raise ValidationError(
             {"send_at": _("This time is still to come. Use queue_viber_message() to send a message later.")}

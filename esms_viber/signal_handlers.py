@@ -1,4 +1,4 @@
-"""`SEND_ON_SAVE`."""
+"""Handlers of Django's signals: `SEND_ON_SAVE`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from .conf import is_readable, readable_settings
+from .conf import find_problems, is_dict, readable_settings
 from .models import OutboundViberMessage, Status
 from .services import queue_stored_message
 
@@ -27,6 +27,6 @@ def send_on_save(instance: models.Model, *, created: bool, raw: bool, **kwargs: 
         return
     if readable_settings().SEND_ON_SAVE:
         queue_stored_message(instance)
-    elif not is_readable("SEND_ON_SAVE"):
-        # Whoever saves it is not to fail over our settings.
+    elif not is_dict() or "SEND_ON_SAVE" in find_problems():
+        # Logged, not raised, because a setting of ours must not cost the site its save.
         logger.error('message %s stays a draft, because ESMS_VIBER["SEND_ON_SAVE"] cannot be read', instance.pk)

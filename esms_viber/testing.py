@@ -11,7 +11,7 @@ from typing import Any
 
 from django.test import Client
 
-from .gateways.base import OutgoingMessage, Reach, SendResult
+from .gateways.base import CallOutcome, OutgoingMessage, SendResult
 from .gateways.memory import MemoryGateway, outbox
 from .models import OutboundViberMessage
 from .phones import normalize_phone
@@ -20,10 +20,12 @@ from .tokens import callback_path, make_token
 __all__ = ["answer_next", "assert_sent", "outbox", "play_callback", "reset"]
 
 
-def answer_next(code: str = "100", *, reach: Reach = Reach.ANSWERED, sms_id: str = "", text: str = "") -> None:
-    """Script the answer to the next send that has none yet; e.g. `answer_next(reach=Reach.NO_ANSWER)` is a time-out."""
-    code = code if reach is Reach.ANSWERED else ""
-    MemoryGateway.answers.append(SendResult(reach=reach, code=code, sms_id=sms_id, text=text))
+def answer_next(
+    code: str = "100", *, outcome: CallOutcome = CallOutcome.ANSWERED, sms_id: str = "", text: str = ""
+) -> None:
+    """Script the answer to the next send that has none yet. A time-out is `CallOutcome.NO_ANSWER`."""
+    code = code if outcome is CallOutcome.ANSWERED else ""
+    MemoryGateway.answers.append(SendResult(outcome=outcome, code=code, sms_id=sms_id, text=text))
 
 
 def assert_sent(phone: str, text: str = "") -> OutgoingMessage:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,6 +25,7 @@ _SEGMENT = r"(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+
 _ORIGIN = re.compile(rf"https?://[A-Za-z0-9.:\[\]-]+(?:/{_SEGMENT})*/?")
 
 
+@lru_cache(maxsize=8)
 def split_origin(origin: str | None) -> SplitResult | None:
     """None for anything but a scheme and a host, and the path under which the site is mounted."""
     try:
@@ -74,8 +74,13 @@ def callback_path(token: str) -> str:
     The same from every request, thread, worker and command: neither the URLconf of the request, nor the path that the
     web server mounts the site under, nor the active language changes it.
     """
-    with _mounted_nowhere(), translation.override(site_language()):
-        return reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=[token])
+    prefix = get_script_prefix()
+    set_script_prefix("/")
+    try:
+        with translation.override(site_language()):
+            return reverse("esms_viber:callback", urlconf=settings.ROOT_URLCONF, args=[token])
+    finally:
+        set_script_prefix(prefix)
 
 
 def site_language() -> str:
@@ -100,33 +105,20 @@ def _has_locale_middleware(paths: tuple[str, ...]) -> bool:
     return False
 
 
-@contextmanager
-def _mounted_nowhere() -> Iterator[None]:
-    before = get_script_prefix()
-    set_script_prefix("/")
-    try:
-        yield
-    finally:
-        set_script_prefix(before)
-
-
-# Both separators are characters that no URL encoding touches: the token is part of a URL inside a URL.
+# Both separators are characters that no URL encoding touches, because the token is part of a URL inside a URL.
 _SEPARATOR = "."
-
-
-def _signer() -> Signer:
-    return Signer(sep="~", salt="esms_viber.callback")
+_SIGNATURE, _SALT = "~", "esms_viber.callback"
 
 
 def make_token(pk: int, request_id: str) -> str:
     """Does not expire: eSMS documents no limit on when a result may come."""
-    return _signer().sign(f"{pk}{_SEPARATOR}{request_id}")
+    return Signer(sep=_SIGNATURE, salt=_SALT).sign(f"{pk}{_SEPARATOR}{request_id}")
 
 
 def read_token(token: str) -> tuple[int, str] | None:
     """Primary key and RequestId; None where the signature does not hold (under `SECRET_KEY_FALLBACKS` either)."""
     try:
-        pk, _, request_id = _signer().unsign(token).partition(_SEPARATOR)
+        pk, _, request_id = Signer(sep=_SIGNATURE, salt=_SALT).unsign(token).partition(_SEPARATOR)
         return int(pk), request_id
     except (BadSignature, ValueError):
         return None

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from esms_viber.account import Balance, BalanceUnavailable, ask, remembered
-from esms_viber.gateways.base import BalanceResult, Reach
+from esms_viber.gateways.base import BalanceResult, CallOutcome
 from esms_viber.gateways.esms import EsmsGateway
 from tests.clock import Clock
 from tests.fake_gateway import Close, FakeGateway, http_answer, json_answer
@@ -147,7 +147,7 @@ class Wordless(EsmsGateway):
     """eSMS as it is when it is out of order."""
 
     def fetch_balance(self) -> BalanceResult:
-        return BalanceResult(reach=Reach.NO_ANSWER, text="The answer is not a JSON object", http_status=503)
+        return BalanceResult(outcome=CallOutcome.NO_ANSWER, text="The answer is not a JSON object", http_status=503)
 
 
 @pytest.mark.parametrize("url", [DEFAULT, DEFAULT.rstrip("/")])

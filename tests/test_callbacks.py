@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.reports import applying, callbacks
@@ -39,8 +39,8 @@ PHONE = "0901888484"
 TAKEN = {"SendStatus": "7"}
 DELIVERED = {"SendStatus": "5", "SendSuccess": "1", "SendFailed": "0"}
 UNDELIVERED = {"SendStatus": "5", "SendSuccess": "0", "SendFailed": "1"}
-TIME_OUT = SendResult(reach=Reach.NO_ANSWER, text="no answer within 30 s")
-NO_BRAND = SendResult(reach=Reach.ANSWERED, code="104", text="Brandname code is not exist")
+TIME_OUT = SendResult(outcome=CallOutcome.NO_ANSWER, text="no answer within 30 s")
+NO_BRAND = SendResult(outcome=CallOutcome.ANSWERED, code="104", text="Brandname code is not exist")
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,9 @@ def token_of(path):
 
 
 def test_sample_of_the_documentation_makes_the_message_delivered_and_tells_what_it_cost():
-    message, path = send(SendResult(reach=Reach.ANSWERED, code="100", sms_id="849fe08c19294b02857cf91687021a50250"))
+    message, path = send(
+        SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id="849fe08c19294b02857cf91687021a50250")
+    )
 
     response = Client().get(
         path + "?SMSID=849fe08c19294b02857cf91687021a50250&SendFailed=0&SendStatus=5&SendSuccess=1"
@@ -452,7 +454,7 @@ def test_request_id_agrees_in_any_spelling_and_contradicts_nothing_where_it_cann
 
 
 def test_another_smsid_is_kept_in_the_event_with_a_warning(caplog):
-    message, path = send(SendResult(reach=Reach.ANSWERED, code="100", sms_id="first"))
+    message, path = send(SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id="first"))
 
     assert report(path, DELIVERED, SMSID="second").status_code == 200
 
@@ -465,7 +467,7 @@ def test_another_smsid_is_kept_in_the_event_with_a_warning(caplog):
 @pytest.mark.parametrize("status", ["queued", "cancelled"])
 def test_report_on_a_message_that_was_never_sent_is_an_event_only(status, settings):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-    MemoryGateway.answers.append(SendResult(reach=Reach.NOT_CONNECTED, text="refused"))
+    MemoryGateway.answers.append(SendResult(outcome=CallOutcome.NOT_CONNECTED, text="refused"))
     message = queue_viber_message(PHONE, "Hello")
     deliver_messages([message.pk])
     path = last_path()
@@ -820,7 +822,7 @@ def test_final_report_that_could_not_be_applied_is_kept_though_a_hundred_are(mon
 
 
 def test_report_on_the_way_whose_applying_failed_adds_what_the_row_lacks_when_it_is_repeated(monkeypatch):
-    message, path = send(SendResult(reach=Reach.ANSWERED, code="100"))
+    message, path = send(SendResult(outcome=CallOutcome.ANSWERED, code="100"))
     with monkeypatch.context() as broken:
         broken.setattr(applying, "apply_report", _fail)
         assert report(path, TAKEN, SMSID="sms-1").status_code == 500

@@ -24,8 +24,9 @@ from django.db import OperationalError, connections
 
 from esms_viber.delivery import worker
 from esms_viber.delivery.worker import watch
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
+from esms_viber.lifecycle import Transition
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import queue_viber_message, queue_viber_messages
 from esms_viber.signals import pre_send
@@ -79,7 +80,7 @@ def test_nothing_is_said_with_verbosity_0():
 
 def test_a_refused_account_ends_it_with_a_code_for_cron():
     queue(3)
-    MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="103")] * 3)
+    MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.ANSWERED, code="103")] * 3)
     with pytest.raises(CommandError, match="103: The balance of the eSMS account is too low") as error:
         send()
     assert error.value.returncode == 1
@@ -89,7 +90,7 @@ def test_a_refused_account_ends_it_with_a_code_for_cron():
 def test_an_outage_ends_it_with_a_code_for_cron(settings):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2}
     queue(30)
-    MemoryGateway.answers.extend([SendResult(reach=Reach.NOT_CONNECTED)] * 30)
+    MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.NOT_CONNECTED)] * 30)
     with pytest.raises(CommandError, match="does not answer") as error:
         send()
     assert error.value.returncode == 1
@@ -100,7 +101,7 @@ def test_after_an_outage_one_message_is_tried_first(settings, clock):
     """Time-outs too: what is left `unknown` shows no trouble in its own row."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
     queue(60)
-    silent = SendResult(reach=Reach.NO_ANSWER)
+    silent = SendResult(outcome=CallOutcome.NO_ANSWER)
     MemoryGateway.answers.extend([silent] * 60)
     with pytest.raises(CommandError):
         send()
@@ -139,7 +140,7 @@ def test_messages_that_are_never_answered_hold_up_no_other(esms, settings, clock
 def test_a_probe_without_an_answer_is_told_to_cron_too(settings, clock, caplog):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2}
     queue(20)
-    MemoryGateway.answers.extend([SendResult(reach=Reach.NOT_CONNECTED)] * 30)
+    MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.NOT_CONNECTED)] * 30)
     for _ in range(3):
         with pytest.raises(CommandError, match="does not answer"):
             send()
@@ -403,9 +404,10 @@ def wait_for_looks(monkeypatch) -> Callable[[int], None]:
     looks = []
     look = worker.claims.take_over_abandoned
 
-    def counted() -> None:
-        look()
+    def counted() -> list[Transition]:
+        taken = look()
         looks.append(True)
+        return taken
 
     def wait(more: int) -> None:
         enough = len(looks) + more
@@ -442,7 +444,7 @@ def test_watching_is_not_held_up_by_a_slow_call(esms):
 
 def test_watching_goes_on_when_the_account_is_in_order_again(settings):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
-    refusal = SendResult(reach=Reach.ANSWERED, code="103")
+    refusal = SendResult(outcome=CallOutcome.ANSWERED, code="103")
     MemoryGateway.answers.extend([refusal] * 3)
     queue(10)
     with Watcher() as watcher:
@@ -464,7 +466,7 @@ def test_watching_lets_a_refused_account_rest(settings, monkeypatch):
 
     monkeypatch.setattr(worker, "FIRST_PAUSE", PATIENCE)
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="103")] * 10)
+    MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.ANSWERED, code="103")] * 10)
     queue(10)
     with Watcher():
         wait_until(lambda: len(rests) == 3)

@@ -21,7 +21,7 @@ from django.db import connection, connections
 from django.test import Client
 
 from esms_viber.delivery import claims
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import (
@@ -42,11 +42,11 @@ PHONE = "0901888484"
 TAKEN = {"SendStatus": "7"}
 DELIVERED = {"SendStatus": "5", "SendSuccess": "1", "SendFailed": "0"}
 UNDELIVERED = {"SendStatus": "5", "SendSuccess": "0", "SendFailed": "1"}
-TIME_OUT = SendResult(reach=Reach.NO_ANSWER, text="no answer within 30 s")
+TIME_OUT = SendResult(outcome=CallOutcome.NO_ANSWER, text="no answer within 30 s")
 
 
 def answered(code, sms_id=""):
-    return SendResult(reach=Reach.ANSWERED, code=code, sms_id=sms_id)
+    return SendResult(outcome=CallOutcome.ANSWERED, code=code, sms_id=sms_id)
 
 
 class SlowGateway(MemoryGateway):

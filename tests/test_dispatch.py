@@ -15,7 +15,7 @@ from django.test import TestCase
 
 from esms_viber import dispatch
 from esms_viber.delivery import calls, worker
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import deliver_due_messages, queue_viber_message, queue_viber_messages, resend_viber_messages
@@ -378,7 +378,7 @@ def test_what_waits_for_its_time_is_not_told_as_left(caplog, clock: Any) -> None
 @committing
 def test_a_refused_account_stops_the_batch_and_loses_nothing(settings, caplog) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
-    MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code="103"))
+    MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code="103"))
     queue_several(5)
     assert len(outbox) == 1
     assert OutboundViberMessage.objects.queued().count() == 5

@@ -17,7 +17,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import cancel_viber_messages, deliver_messages, queue_viber_message, resend_viber_messages
@@ -143,13 +143,13 @@ class Gateway(MemoryGateway):
 def result_of(answer):
     match answer:
         case "time-out" | "HTML":
-            return SendResult(reach=Reach.NO_ANSWER, text=answer)
+            return SendResult(outcome=CallOutcome.NO_ANSWER, text=answer)
         case "not connected":
-            return SendResult(reach=Reach.NOT_CONNECTED, text=answer)
+            return SendResult(outcome=CallOutcome.NOT_CONNECTED, text=answer)
         case "no code":
-            return SendResult(reach=Reach.ANSWERED_WITHOUT_CODE, text=answer)
+            return SendResult(outcome=CallOutcome.ANSWERED_WITHOUT_CODE, text=answer)
         case code:
-            return SendResult(reach=Reach.ANSWERED, code=code, sms_id="sms-1" if code == "100" else "")
+            return SendResult(outcome=CallOutcome.ANSWERED, code=code, sms_id="sms-1" if code == "100" else "")
 
 
 class World:

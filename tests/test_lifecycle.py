@@ -15,7 +15,7 @@ from django.test import Client
 
 import esms_viber
 from esms_viber import lifecycle
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.lifecycle import Transition
 from esms_viber.models import OutboundViberMessage, Status
@@ -243,9 +243,9 @@ def test_every_update_of_a_status_names_the_old_one_and_is_made_by_that_module()
         with connection.execute_wrapper(watch):
             sent = send_viber_message("0901888484", "Xin chào")
             vetoed = send_viber_message("0901888484", "Xin chào", campaign="vetoed")
-            MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code="104"))
+            MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code="104"))
             failed = queue_viber_message("0901888484", "Xin chào")
-            MemoryGateway.answers.append(SendResult(reach=Reach.NO_ANSWER))
+            MemoryGateway.answers.append(SendResult(outcome=CallOutcome.NO_ANSWER))
             unknown = send_viber_message("0901888484", "Xin chào")
             draft = OutboundViberMessage.objects.create(phone="0901888484", content="Xin chào")
             cancel_viber_messages([draft])

@@ -21,7 +21,7 @@ from django.utils import timezone
 import esms_viber
 from esms_viber import account
 from esms_viber.delivery import worker
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.mailing.mailing import Mailing, review, store
 from esms_viber.mailing.recipients import read_pasted
@@ -134,17 +134,20 @@ def test_a_call_and_its_repeat(esms: Any, log: Log, settings: Any, answer: Any) 
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (SendResult(reach=Reach.NOT_CONNECTED, text="Could not connect: name not found"), "name not found"),
-        (SendResult(reach=Reach.NO_ANSWER, text="No answer in time · 30 s", duration_ms=30001), "No answer in time"),
-        (SendResult(reach=Reach.ANSWERED, code="104", http_status=200, text=WORDS), "code 104, HTTP 200"),
-        (SendResult(reach=Reach.ANSWERED, code=PHONE, text=f"The answer has no code · {WORDS}"), "has no code"),
+        (SendResult(outcome=CallOutcome.NOT_CONNECTED, text="Could not connect: name not found"), "name not found"),
+        (
+            SendResult(outcome=CallOutcome.NO_ANSWER, text="No answer in time · 30 s", duration_ms=30001),
+            "No answer in time",
+        ),
+        (SendResult(outcome=CallOutcome.ANSWERED, code="104", http_status=200, text=WORDS), "code 104, HTTP 200"),
+        (SendResult(outcome=CallOutcome.ANSWERED, code=PHONE, text=f"The answer has no code · {WORDS}"), "has no code"),
     ],
 )
 def test_what_the_log_says_of_a_call_is_of_use(log: Log, answer: SendResult, told: str) -> None:
     MemoryGateway.answers.append(answer)
     send()
     assert told in log.text
-    assert answer.reach.value in log.text
+    assert answer.outcome.value in log.text
 
 
 class RaisingGateway(MemoryGateway):
@@ -255,7 +258,7 @@ def test_a_callback_that_the_database_refuses(log: Log) -> None:
 
 
 def test_a_result_that_the_database_refuses(log: Log) -> None:
-    MemoryGateway.answers.extend([SendResult(reach=Reach.ANSWERED, code="100", sms_id=PHONE, text=WORDS)] * 2)
+    MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id=PHONE, text=WORDS)] * 2)
     with refused_by_the_database("attempt") as code:
         message = queue_viber_message(PHONE, TEXT, dedupe_key=KEY)
         with pytest.raises(DatabaseTrouble):

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone, translation
 
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.management.commands.send_viber_messages import Command
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
@@ -29,8 +29,8 @@ from esms_viber.signals import pre_send
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PHONE, TEXT = "0901888484", "Xin chào"
-TIME_OUT = SendResult(reach=Reach.NO_ANSWER, text="No answer in time · 30 s")
-NOT_CONNECTED = SendResult(reach=Reach.NOT_CONNECTED, text="Could not connect")
+TIME_OUT = SendResult(outcome=CallOutcome.NO_ANSWER, text="No answer in time · 30 s")
+NOT_CONNECTED = SendResult(outcome=CallOutcome.NOT_CONNECTED, text="Could not connect")
 LIST = "/admin/esms_viber/outboundvibermessage/"
 
 
@@ -38,7 +38,7 @@ def answer(*results: SendResult | str) -> None:
     """A code, or how far the call got."""
     for result in results:
         code = result if isinstance(result, str) else ""
-        MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code=code) if code else result)
+        MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code=code) if code else result)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
-from esms_viber.gateways.base import Reach, StatusResult
+from esms_viber.gateways.base import CallOutcome, StatusResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage
 from esms_viber.reports.polling import refresh_due_messages
@@ -359,7 +359,7 @@ def test_an_esms_that_cannot_be_reached_is_not_asked_about_everything(settings, 
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=f"{n}") for n in range(40)])
     clock.advance(minutes=6)
-    MemoryGateway.statuses.extend([StatusResult(reach=Reach.NOT_CONNECTED, text="Could not connect")] * 40)
+    MemoryGateway.statuses.extend([StatusResult(outcome=CallOutcome.NOT_CONNECTED, text="Could not connect")] * 40)
     summary = refresh_due_messages()
     assert summary.outage
     assert 40 - len(MemoryGateway.statuses) <= 8

@@ -23,7 +23,7 @@ from django.test import TestCase
 from django.utils import timezone
 
 from esms_viber.exceptions import GatewayRefused
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, Status, ViberMessageEvent
 from esms_viber.services import (
@@ -120,13 +120,13 @@ def test_one_message_is_stored_goes_out_once_and_is_sent(verb: Callable[..., Out
 @pytest.mark.parametrize(
     "answer",
     [
-        SendResult(reach=Reach.ANSWERED, code="100", sms_id="abc"),
-        SendResult(reach=Reach.ANSWERED, code="104", text="Brandname not found"),
-        SendResult(reach=Reach.ANSWERED, code="103"),
-        SendResult(reach=Reach.NO_ANSWER, text="timed out"),
-        SendResult(reach=Reach.NOT_CONNECTED, text="refused"),
+        SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id="abc"),
+        SendResult(outcome=CallOutcome.ANSWERED, code="104", text="Brandname not found"),
+        SendResult(outcome=CallOutcome.ANSWERED, code="103"),
+        SendResult(outcome=CallOutcome.NO_ANSWER, text="timed out"),
+        SendResult(outcome=CallOutcome.NOT_CONNECTED, text="refused"),
     ],
-    ids=lambda answer: answer.code or answer.reach.value,
+    ids=lambda answer: answer.code or answer.outcome.value,
 )
 def test_send_returns_the_row_as_it_is_stored(answer: SendResult) -> None:
     MemoryGateway.answers.append(answer)
@@ -137,7 +137,7 @@ def test_send_returns_the_row_as_it_is_stored(answer: SendResult) -> None:
 
 @committing
 def test_what_was_refused_can_be_raised() -> None:
-    MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code="104"))
+    MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code="104"))
     with pytest.raises(GatewayRefused) as caught:
         send_viber_message(PHONE, TEXT).raise_for_status()
     assert caught.value.code == "104"

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from esms_viber.exceptions import EsmsViberError, GatewayRefused
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import (
@@ -29,10 +29,10 @@ PHONE, OTHER_PHONE, TEXT = "+84901888484", "+84912345678", "Xin chào"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ACCEPTED = SendResult(reach=Reach.ANSWERED, code="100", sms_id="abc")
-NO_ANSWER = SendResult(reach=Reach.NO_ANSWER, text="timed out")
-NOT_CONNECTED = SendResult(reach=Reach.NOT_CONNECTED, text="refused")
-NO_BALANCE = SendResult(reach=Reach.ANSWERED, code="103")
+ACCEPTED = SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id="abc")
+NO_ANSWER = SendResult(outcome=CallOutcome.NO_ANSWER, text="timed out")
+NOT_CONNECTED = SendResult(outcome=CallOutcome.NOT_CONNECTED, text="refused")
+NO_BALANCE = SendResult(outcome=CallOutcome.ANSWERED, code="103")
 
 
 def stored(message: OutboundViberMessage) -> OutboundViberMessage:
@@ -269,7 +269,7 @@ def test_each_move_is_told_with_where_from_and_where_to(changes: Changes) -> Non
     ("answer", "outcome"),
     [
         (ACCEPTED, Status.SENT),
-        (SendResult(reach=Reach.ANSWERED, code="104"), Status.FAILED),
+        (SendResult(outcome=CallOutcome.ANSWERED, code="104"), Status.FAILED),
         (NO_ANSWER, Status.UNKNOWN),
         (NOT_CONNECTED, Status.QUEUED),
         (NO_BALANCE, Status.QUEUED),
@@ -345,7 +345,7 @@ def test_a_receiver_may_send_the_next_message(on_change) -> None:
             queue_viber_message(OTHER_PHONE, TEXT)
 
     on_change(fall_back)
-    MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code="108"))
+    MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code="108"))
     send_viber_message(PHONE, TEXT)
     assert [m.phone for m in outbox] == [PHONE, OTHER_PHONE]
     assert OutboundViberMessage.objects.get(phone=OTHER_PHONE).status == Status.SENT
@@ -357,6 +357,6 @@ def test_a_receiver_may_call_back_into_send(on_change) -> None:
             send_viber_message(OTHER_PHONE, TEXT)
 
     on_change(fall_back)
-    MemoryGateway.answers.append(SendResult(reach=Reach.ANSWERED, code="108"))
+    MemoryGateway.answers.append(SendResult(outcome=CallOutcome.ANSWERED, code="108"))
     send_viber_message(PHONE, TEXT)
     assert OutboundViberMessage.objects.get(phone=OTHER_PHONE).status == Status.SENT

@@ -18,7 +18,7 @@ from django.core import mail
 from django.test import override_settings
 
 from esms_viber.exceptions import GatewayRefused
-from esms_viber.gateways.base import Reach
+from esms_viber.gateways.base import CallOutcome
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.esms import EsmsGateway
 from esms_viber.gateways.loading import get_gateway
@@ -58,7 +58,7 @@ def test_the_outbox_is_empty_for_the_next_test():
 @pytest.mark.django_db
 def test_answers_are_scripted_one_by_one():
     answer_next("104", text="Brand name code is not exist")
-    answer_next(reach=Reach.NO_ANSWER)
+    answer_next(outcome=CallOutcome.NO_ANSWER)
     statuses = [send_viber_message("0901 888 484", f"{number}").status for number in range(3)]
     assert statuses == ["failed", "unknown", "sent"]
 

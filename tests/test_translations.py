@@ -30,7 +30,7 @@ from esms_viber.codes import CODES
 from esms_viber.conf import get_settings
 from esms_viber.exceptions import GatewayUnreachable
 from esms_viber.formatting import dong
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import (
@@ -251,7 +251,9 @@ def test_what_is_wrong_with_the_settings_is_raised_in_the_language_of_the_reader
 
 
 def not_connected() -> OutboundViberMessage:
-    MemoryGateway.answers.append(SendResult(reach=Reach.NOT_CONNECTED, text="Could not connect: name not found"))
+    MemoryGateway.answers.append(
+        SendResult(outcome=CallOutcome.NOT_CONNECTED, text="Could not connect: name not found")
+    )
     return send_viber_message(PHONE, TEXT)
 
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from ..codes import ACCOUNT_CODES, Verdict, describe
 from ..delivery.outcomes import Decision, decide
-from ..gateways.base import Reach, SendResult
+from ..gateways.base import CallOutcome, SendResult
 from ..lifecycle import ABANDONED
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..reports.parsing import DeliveryReport, MalformedReport, ReportVerdict, parse_report
@@ -127,11 +127,11 @@ def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool
 
 def decision_of(event: ViberMessageEvent, *, first: bool) -> Decision:
     """What the call meant for the message."""
-    return decide(SendResult(reach=_reach(event), code=event.code), first=first)
+    return decide(SendResult(outcome=_reach(event), code=event.code), first=first)
 
 
 def was_abandoned(event: ViberMessageEvent) -> bool:
-    return _values(event).get("reach") == ABANDONED
+    return _values(event).get("outcome") == ABANDONED
 
 
 def _values(event: ViberMessageEvent) -> dict[str, str]:
@@ -139,11 +139,11 @@ def _values(event: ViberMessageEvent) -> dict[str, str]:
     return {str(name): "" if value is None else str(value) for name, value in data.items()}
 
 
-def _reach(event: ViberMessageEvent) -> Reach:
+def _reach(event: ViberMessageEvent) -> CallOutcome:
     try:
-        return Reach(_values(event).get("reach"))
+        return CallOutcome(_values(event).get("outcome"))
     except ValueError:
-        return Reach.ANSWERED if event.code else Reach.NO_ANSWER
+        return CallOutcome.ANSWERED if event.code else CallOutcome.NO_ANSWER
 
 
 # -- what we did -------------------------------------------------------------------------------------------------------
@@ -183,11 +183,11 @@ def _is_settled(event: ViberMessageEvent, message: OutboundViberMessage) -> bool
 
 def _what_came_of_it(event: ViberMessageEvent) -> str:
     match _reach(event):
-        case Reach.NOT_CONNECTED:
+        case CallOutcome.NOT_CONNECTED:
             return _("eSMS could not be reached.")
-        case Reach.NO_ANSWER:
+        case CallOutcome.NO_ANSWER:
             return _("eSMS was called, and no trustworthy answer came.")
-        case Reach.ANSWERED_WITHOUT_CODE:
+        case CallOutcome.ANSWERED_WITHOUT_CODE:
             return _("eSMS was called, and answered without a code.")
         case _:
             return _("eSMS was called, and answered %(answer)s") % {"answer": display.meaning(event.code)}

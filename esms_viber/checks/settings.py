@@ -9,7 +9,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, register
 from django.utils.translation import gettext as _
 
-from ..conf import NAMES, ViberSettings, find_problems, get_settings, names_given, not_a_dict, wrong_type
+from ..conf import NAMES, ViberSettings, find_problems, get_settings, is_dict, names_given, not_a_dict, wrong_type
 from . import callbacks, sending
 from .sending import ACCOUNT_KEYS, DEFAULTS, account_hint
 
@@ -57,10 +57,9 @@ def _run(*checks: Callable[[ViberSettings], Iterable[CheckMessage]]) -> list[Che
 
 
 def _find_unreadable() -> list[CheckMessage]:
-    names = names_given()
-    if names is None:
+    if not is_dict():
         return [Error(not_a_dict(), hint=account_hint(), id="esms_viber.E001")]
-    return [*_check_names(names), *_check_types()]
+    return [*_check_names(names_given()), *_check_types()]
 
 
 def _check_names(names: Iterable[object]) -> Iterator[CheckMessage]:

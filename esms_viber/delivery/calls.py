@@ -16,7 +16,7 @@ from django.utils import timezone
 from ..codes import ACCOUNT_CODES
 from ..conf import ViberSettings
 from ..exceptions import outline
-from ..gateways.base import BaseGateway, Reach, SendResult, StatusResult
+from ..gateways.base import BaseGateway, CallOutcome, SendResult, StatusResult
 from ..lifecycle import may_repeat_at
 from ..models import OutboundViberMessage
 from .outcomes import is_silent
@@ -124,14 +124,14 @@ class Calls:
     def _make(self, attempt: Attempt) -> None:
         if self._wait_for_turn() and _may_start(attempt):
             # Assume no answer, in case send() raises after the request has left.
-            attempt.result = SendResult(reach=Reach.NO_ANSWER, text="The gateway failed")
+            attempt.result = SendResult(outcome=CallOutcome.NO_ANSWER, text="The gateway failed")
             attempt.result = self._call(self._gateway.send, attempt.outgoing) or attempt.result
             self._learn(attempt.result)
 
     def _ask(self, query: Query) -> None:
         if self._wait_for_turn():
             query.result = self._call(self._gateway.fetch_status, query.message.sms_id)
-            self._learn(query.result or StatusResult(reach=Reach.NO_ANSWER))
+            self._learn(query.result or StatusResult(outcome=CallOutcome.NO_ANSWER))
 
     def _wait_for_turn(self) -> bool:
         """Wait as `MAX_PER_SECOND` demands; False where no call starts any more."""

@@ -138,7 +138,7 @@ def _take_over() -> list[Transition]:
         # The call that may have been made counts as one without an answer.
         exhausted = message.uncertain_since and unanswered[message.id] + 1 >= most
         change = lifecycle.release(message, when=None if exhausted else now)
-        data = {"reach": ABANDONED} if message.uncertain_since else {}
+        data = {"outcome": ABANDONED} if message.uncertain_since else {}
         change.event = lifecycle.make_note(message, _TAKEN_OVER, data=data)
         changes.append(change)
     lifecycle.transition(*changes, announce_them=False)
@@ -223,16 +223,17 @@ def begin(attempts: list[Attempt]) -> list[Attempt]:
     lease_until = now + LEASE
 
     def write() -> set[int]:
-        ours = _lock_claimed(attempt.message for attempt in attempts)
+        ours = _lock_claimed([attempt.message for attempt in attempts])
         for sandbox in (True, False):
             pks = [a.message.id for a in attempts if a.message.id in ours and a.outgoing.sandbox is sandbox]
-            OutboundViberMessage.objects.for_writing().filter(pk__in=pks).update(
-                attempts=F("attempts") + 1,
-                sandbox=sandbox,
-                code_result="",
-                uncertain_since=Coalesce("uncertain_since", Value(now)),
-                lease_until=lease_until,
-            )
+            if pks:
+                OutboundViberMessage.objects.for_writing().filter(pk__in=pks).update(
+                    attempts=F("attempts") + 1,
+                    sandbox=sandbox,
+                    code_result="",
+                    uncertain_since=Coalesce("uncertain_since", Value(now)),
+                    lease_until=lease_until,
+                )
         return ours
 
     ours = in_transaction(write, using=OutboundViberMessage.objects.write_alias()) if attempts else set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..codes import Verdict, describe
-from ..gateways.base import Reach, SendResult, StatusResult
+from ..gateways.base import CallOutcome, SendResult, StatusResult
 from ..models.choices import Status
 
 
@@ -29,11 +29,11 @@ _REPEATED = Decision(Status.UNKNOWN, repeat=True, counts=True)
 def decide(result: SendResult, *, first: bool) -> Decision:
     """Decide by the result of a call. `first`: no earlier call under this RequestId may have been taken."""
     not_now = Decision(Status.QUEUED if first else Status.UNKNOWN, repeat=True)
-    if result.reach is Reach.NOT_CONNECTED:
+    if result.outcome is CallOutcome.NOT_CONNECTED:
         return not_now
-    if result.reach is Reach.NO_ANSWER:
+    if result.outcome is CallOutcome.NO_ANSWER:
         return _REPEATED
-    if result.reach is Reach.ANSWERED_WITHOUT_CODE:
+    if result.outcome is CallOutcome.ANSWERED_WITHOUT_CODE:
         return _LEFT_UNKNOWN
     match describe(result.code).verdict:
         case Verdict.ACCEPTED:
@@ -50,4 +50,4 @@ def decide(result: SendResult, *, first: bool) -> Decision:
 
 def is_silent(result: SendResult | StatusResult) -> bool:
     """Did nothing come back? Many such calls in a row are an outage."""
-    return result.reach in {Reach.NOT_CONNECTED, Reach.NO_ANSWER}
+    return result.outcome in {CallOutcome.NOT_CONNECTED, CallOutcome.NO_ANSWER}

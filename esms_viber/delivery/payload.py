@@ -44,15 +44,18 @@ def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
     return _outgoing(message, message.request_id, url, conf)
 
 
-def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
-    """What the message could take at most, whatever primary key and RequestId it gets.
+def longest_outgoing(message: OutboundViberMessage, *, strict: bool = False) -> OutgoingMessage:
+    """The longest that could go on the wire for the message, whatever primary key and RequestId it gets.
 
-    Settings that cannot be read count as their defaults, because a message is taken all the same.
+    Settings that cannot be read count as their defaults, unless the caller is `strict` and wants the
+    `ImproperlyConfigured`.
     """
     conf, request_id = readable_settings(), "0" * 32
     try:
         url = callback_url(LARGEST_PK, request_id, conf)
     except ImproperlyConfigured:
+        if strict:
+            raise
         # The address will be about as long once the setting is mended. A token's signature has 43 characters.
         url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{request_id}~{'s' * 43}/"
     return _outgoing(message, request_id, url, conf)
@@ -77,10 +80,12 @@ def query_length(message: OutboundViberMessage) -> int | None:
     return _measure()(longest_outgoing(message))
 
 
-def _measure() -> Measure:
+def _measure(*, strict: bool = False) -> Measure:
     try:
         measure = get_gateway().query_length
     except ImproperlyConfigured:
+        if strict:
+            raise
         # The message is taken all the same, unless it is sure that eSMS could not carry it.
         return _usual_query_length
 
@@ -102,10 +107,14 @@ def _usual_query_length(outgoing: OutgoingMessage) -> int | None:
         return None
 
 
-def validate_query_length(message: OutboundViberMessage) -> None:
-    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths."""
-    measure, limit = _measure(), readable_settings().MAX_QUERY_LENGTH
-    outgoing = longest_outgoing(message)
+def validate_query_length(message: OutboundViberMessage, *, strict: bool = False) -> None:
+    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths.
+
+    `strict`: raise `ImproperlyConfigured` where a setting keeps every message from being sent. Otherwise the message
+    passes, unless it is sure that eSMS could not carry it.
+    """
+    measure, outgoing = _measure(strict=strict), longest_outgoing(message, strict=strict)
+    limit = readable_settings().MAX_QUERY_LENGTH
     length = measure(outgoing)
     if length is None or length <= limit:
         return

@@ -113,7 +113,7 @@ def _event(message: OutboundViberMessage, result: SendResult) -> ViberMessageEve
         kind=ViberMessageEvent.Kind.ATTEMPT,
         code=result.code,
         duration_ms=result.duration_ms,
-        data={"reach": result.reach.value, "http_status": result.http_status, "sms_id": result.sms_id},
+        data={"outcome": result.outcome.value, "http_status": result.http_status, "sms_id": result.sms_id},
     )
 
 
@@ -195,4 +195,4 @@ def in_log(result: SendResult | StatusResult) -> str:
     """Say how a call went, without the gateway's own words, because these may repeat the phone or the text."""
     code = result.code if _CODE.fullmatch(result.code) else "-"
     http = f"HTTP {result.http_status}, " if result.http_status else ""
-    return f"{result.reach.value}, code {code}, {http}{result.duration_ms} ms {own_words(result.text)}".rstrip()
+    return f"{result.outcome.value}, code {code}, {http}{result.duration_ms} ms {own_words(result.text)}".rstrip()

@@ -89,8 +89,8 @@ class Worker:
         *,
         limit: int | None = None,
         seconds: float | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[int], object] = lambda count: None,
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> None:
         """`pks`: these messages; None: any. `seconds`: after which no call starts any more.
 
@@ -100,7 +100,7 @@ class Worker:
         conf = get_settings()
         self._pks = None if pks is None else list(pks)
         # Claimed from one after the other: any messages, or these, as many at a time as a statement may name.
-        self._sources: deque[list[int] | None] = deque([None] if self._pks is None else in_chunks(self._pks))
+        self._sources: deque[list[int] | None] = deque(in_chunks(self._pks) if self._pks is not None else [None])
         self._remaining = math.inf if limit is None else limit
         self._should_stop, self._on_progress = should_stop, on_progress
         start_before = None if seconds is None else time.monotonic() + seconds
@@ -120,13 +120,13 @@ class Worker:
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
         """Send the messages that were claimed before, and then the others."""
-        refuse_open_transaction(
-            "Call it after the commit, e.g. by transaction.on_commit().",
-            using=OutboundViberMessage.objects.write_alias(),
-        )
         self._renewed_at = time.monotonic()
         try:
             if self._sources:
+                refuse_open_transaction(
+                    "Call it after the commit, e.g. by transaction.on_commit().",
+                    using=OutboundViberMessage.objects.write_alias(),
+                )
                 self._announce(claims.take_over_abandoned())
                 # While the last word from eSMS was trouble, one message is tried first; the others keep their place.
                 self._probing = (self._pks is None or len(self._pks) > 1) and monitoring.in_trouble()
@@ -138,16 +138,17 @@ class Worker:
             self._calls.stop()
             raise
         finally:
-            # Whatever went wrong, what is on the wire is finished and recorded.
-            wait([future for future in self._on_the_wire if not future.cancel()])
-            self._record(list(self._on_the_wire))
+            if self._on_the_wire:
+                # Something went wrong. What is on the wire is finished and recorded all the same.
+                wait([future for future in self._on_the_wire if not future.cancel()])
+                self._record(list(self._on_the_wire))
         return self._summary()
 
     # -- claim ---------------------------------------------------------------------------------------------------------
 
     def _claim(self) -> bool:
         """Claim and start as many messages as there is room for. Is there, or may there be, more to do?"""
-        if self._stopped():
+        if not self._sources or self._stopped():
             return False
         if self._probing:
             # A claimed message may not be called for after all, e.g. because it has expired.
@@ -188,7 +189,7 @@ class Worker:
             self._next_look = time.monotonic() + LOOKING
 
     def _stopped(self) -> bool:
-        if self._should_stop():
+        if self._should_stop is not None and self._should_stop():
             self._calls.stop()
         return self._calls.stopped
 
@@ -220,7 +221,7 @@ class Worker:
             raise
         finally:
             self._starting = ()
-        self._count(message for message in messages if message.status != Status.SENDING)
+        self._count([message for message in messages if message.status != Status.SENDING])
 
     def _hold(self) -> None:
         """Renew the leases in time, and meanwhile take over what dead workers left, because its day ends."""
@@ -245,23 +246,23 @@ class Worker:
         # Only now, because what could not be recorded is tried once more at the end of the run.
         for future in done:
             del self._on_the_wire[future]
-        self._count(attempt.message for attempt in attempts)
+        self._count([attempt.message for attempt in attempts])
         self._announce(changes)
 
     def _announce(self, changes: Sequence[Transition]) -> None:
         """Tell the site's receivers what was committed. They may take their time, so leases are renewed meanwhile."""
-        if lifecycle.has_listeners():
-            for change in changes:
-                if change.is_written:
-                    lifecycle.announce(change)
-                    self._hold()
+        for change in changes:
+            if change.is_written:
+                lifecycle.announce(change)
+                self._hold()
 
-    def _count(self, messages: Iterable[OutboundViberMessage]) -> None:
+    def _count(self, messages: Sequence[OutboundViberMessage]) -> None:
         """Count those that are done with. What was released is still due, and counts as left."""
         now = timezone.now()
-        done = Counter(message.status for message in messages if not message.is_due(now))
+        done = Counter([message.status for message in messages if not message.is_due(now)])
         self._counts += done
-        self._on_progress(done.total())
+        if self._on_progress is not None:
+            self._on_progress(done.total())
 
     def _summary(self) -> DeliverySummary:
         counts = self._counts

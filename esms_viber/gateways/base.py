@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..conf import ViberSettings
 
 
-class Reach(enum.Enum):
+class CallOutcome(enum.Enum):
     """How far a call got."""
 
     ANSWERED = "answered"
@@ -49,9 +49,9 @@ class OutgoingMessage:
 class SendResult:
     """What is known after one call. Holds no key and no query string."""
 
-    reach: Reach
+    outcome: CallOutcome
     code: str = ""
-    """`CodeResult` as text; empty unless `reach` is `ANSWERED`."""
+    """`CodeResult` as text; empty unless `outcome` is `ANSWERED`."""
     sms_id: str = ""
     """The gateway's id. Its presence does not mean success."""
     text: str = ""
@@ -64,7 +64,7 @@ class SendResult:
 class StatusResult:
     """The answer to a status query."""
 
-    reach: Reach
+    outcome: CallOutcome
     code: str = ""
     text: str = ""
     http_status: int | None = None
@@ -77,7 +77,7 @@ class StatusResult:
 class BalanceResult:
     """The answer to a balance query."""
 
-    reach: Reach
+    outcome: CallOutcome
     code: str = ""
     balance: Decimal | None = None
     """VND; None unless the code is 100 (a refusal carries a 0 that means nothing)."""

@@ -11,7 +11,7 @@ from typing import TextIO
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
+from .base import BalanceResult, BaseGateway, CallOutcome, OutgoingMessage, SendResult, StatusResult
 from .esms import EsmsGateway, send_parameters
 
 _NOT_SENT = gettext_noop("Written to the console, not sent.")
@@ -31,7 +31,7 @@ class ConsoleGateway(BaseGateway):
         sms_id = f"console-{uuid.uuid4().hex}"
         fields = {**send_parameters(message), **_KEYS_MASKED}
         self._write("".join([_("Viber message"), "\n", *(_as_lines(name, value) for name, value in fields.items())]))
-        return SendResult(reach=Reach.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
+        return SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
@@ -40,10 +40,10 @@ class ConsoleGateway(BaseGateway):
 
     def fetch_status(self, sms_id: str) -> StatusResult:
         """Status 7: handed over, no report yet; the console delivers nothing."""
-        return StatusResult(reach=Reach.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
+        return StatusResult(outcome=CallOutcome.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
 
     def fetch_balance(self) -> BalanceResult:
-        return BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(0), text=_FREE)
+        return BalanceResult(outcome=CallOutcome.ANSWERED, code="100", balance=Decimal(0), text=_FREE)
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stdout

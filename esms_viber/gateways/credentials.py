@@ -6,7 +6,7 @@ import html
 import json
 import re
 from typing import NoReturn
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 _MOST_DECODINGS = 8
 _IGNORED = str.maketrans("", "", " +\\")
@@ -44,7 +44,7 @@ class Keys:
     __slots__ = ("_traces", "body", "query")
 
     def __init__(self, api_key: str, secret_key: str) -> None:
-        self.query = Secret(_as_query(api_key, secret_key))
+        self.query = Secret(urlencode({"ApiKey": api_key, "SecretKey": secret_key}, quote_via=quote).encode())
         self.body = Secret(json.dumps({"ApiKey": api_key, "SecretKey": secret_key}).encode())
         # A name with its "=" is taken for a repeated query string, even where the key behind it was cut.
         plain = {trace for key in (api_key, secret_key) if (trace := _plain(key))}
@@ -60,15 +60,6 @@ class Keys:
         """Whether a key, in any encoding or several, stands in the text; a text without end to decode counts."""
         plain = _plain(text)
         return plain is None or any(map(plain.__contains__, self._traces))
-
-
-def _as_query(api_key: str, secret_key: str) -> bytes:
-    return f"ApiKey={quote_value(api_key)}&SecretKey={quote_value(secret_key)}".encode()
-
-
-def quote_value(value: str) -> str:
-    """UTF-8, percent-encoded once, everything but letters, digits and `-._~`."""
-    return quote(value, safe="", errors="replace")
 
 
 def _plain(text: str) -> str | None:

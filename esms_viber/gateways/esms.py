@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, urlencode
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
@@ -12,7 +13,7 @@ from .. import __version__
 from ..conf import BASE_URL, sealed
 from ..phones import to_national
 from .base import BalanceResult, BaseGateway, OutgoingMessage, SendResult, StatusResult
-from .credentials import Keys, quote_value
+from .credentials import Keys
 from .responses import Answer
 from .transport import Transport
 
@@ -125,7 +126,7 @@ def send_query(message: OutgoingMessage) -> str:
 
 def encode(parameters: Mapping[str, str]) -> str:
     """UTF-8 and percent-encoded once; a space is `%20`, as in eSMS's own samples."""
-    return "&".join(f"{name}={quote_value(value)}" for name, value in parameters.items())
+    return urlencode(parameters, quote_via=quote, errors="replace")
 
 
 def _as_wire_text(content: str) -> str:

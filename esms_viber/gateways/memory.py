@@ -8,7 +8,7 @@ from collections.abc import MutableSequence
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, overload
 
-from .base import BalanceResult, BaseGateway, OutgoingMessage, Reach, SendResult, StatusResult
+from .base import BalanceResult, BaseGateway, CallOutcome, OutgoingMessage, SendResult, StatusResult
 from .esms import EsmsGateway
 from .loading import running_test
 
@@ -69,7 +69,9 @@ class MemoryGateway(BaseGateway):
     """Results for the next sends, in order; shared by all instances, as `outbox` is."""
     statuses: ClassVar[PerTestList[StatusResult]] = PerTestList()
     """Results for the next status queries, in order."""
-    balance: ClassVar[BalanceResult] = BalanceResult(reach=Reach.ANSWERED, code="100", balance=Decimal(1_000_000))
+    balance: ClassVar[BalanceResult] = BalanceResult(
+        outcome=CallOutcome.ANSWERED, code="100", balance=Decimal(1_000_000)
+    )
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def send(self, message: OutgoingMessage) -> SendResult:
@@ -77,7 +79,9 @@ class MemoryGateway(BaseGateway):
             outbox.append(message)
             if self.answers:
                 return self.answers.pop(0)
-        return SendResult(reach=Reach.ANSWERED, code="100", sms_id=f"memory-{uuid.uuid4().hex}", http_status=200)
+        return SendResult(
+            outcome=CallOutcome.ANSWERED, code="100", sms_id=f"memory-{uuid.uuid4().hex}", http_status=200
+        )
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
@@ -89,7 +93,7 @@ class MemoryGateway(BaseGateway):
         with self._lock:
             if self.statuses:
                 return self.statuses.pop(0)
-        return StatusResult(reach=Reach.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
+        return StatusResult(outcome=CallOutcome.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
 
     def fetch_balance(self) -> BalanceResult:
         return self.balance

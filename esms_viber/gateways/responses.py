@@ -11,7 +11,7 @@ from typing import Any
 from django.utils.translation import gettext_noop
 
 from ..formatting import parts, put_together
-from .base import BalanceResult, Reach, SendResult, StatusResult
+from .base import BalanceResult, CallOutcome, SendResult, StatusResult
 from .credentials import Keys
 from .transport import PROBLEMS, REDIRECTED, Reply
 
@@ -40,25 +40,25 @@ class Answer:
 
     def as_send_result(self) -> SendResult:
         """`CodeResult` and `SMSID`; eSMS documents both as strings, public clients have met numbers."""
-        reach, code = self._judge("CodeResult")
+        outcome, code = self._judge("CodeResult")
         sms_id = self._sms_id()
         return SendResult(
-            reach=reach,
+            outcome=outcome,
             code=code,
             sms_id=sms_id,
-            text=self._text(reach),
+            text=self._text(outcome),
             http_status=self._reply.status,
             duration_ms=self._reply.duration_ms,
         )
 
     def as_status_result(self) -> StatusResult:
         """`CodeResponse`, as the eSMS documentation of GetSendStatus has it, or `CodeResult`."""
-        reach, code = self._judge("CodeResponse", "CodeResult")
+        outcome, code = self._judge("CodeResponse", "CodeResult")
         values = self._values()
         return StatusResult(
-            reach=reach,
+            outcome=outcome,
             code=code,
-            text=self._text(reach),
+            text=self._text(outcome),
             http_status=self._reply.status,
             duration_ms=self._reply.duration_ms,
             values=values,
@@ -66,24 +66,24 @@ class Answer:
 
     def as_balance_result(self) -> BalanceResult:
         """`Balance` counts with code 100 only."""
-        reach, code = self._judge("CodeResponse", "CodeResult")
+        outcome, code = self._judge("CodeResponse", "CodeResult")
         balance = _as_amount(self._get("Balance")) if code == SUCCESS else None
         return BalanceResult(
-            reach=reach,
+            outcome=outcome,
             code=code,
             balance=balance,
-            text=self._text(reach),
+            text=self._text(outcome),
             http_status=self._reply.status,
             duration_ms=self._reply.duration_ms,
         )
 
-    def _judge(self, *names: str) -> tuple[Reach, str]:
+    def _judge(self, *names: str) -> tuple[CallOutcome, str]:
         if self._fields is None:
-            return (Reach.NO_ANSWER if self._reply.left else Reach.NOT_CONNECTED), ""
+            return (CallOutcome.NO_ANSWER if self._reply.left else CallOutcome.NOT_CONNECTED), ""
         for name in names:
             if code := self._code(self._get(name)):
-                return Reach.ANSWERED, code
-        return Reach.ANSWERED_WITHOUT_CODE, ""
+                return CallOutcome.ANSWERED, code
+        return CallOutcome.ANSWERED_WITHOUT_CODE, ""
 
     def _get(self, name: str) -> Any:
         """A field by its documented name, else by that name in another case: eSMS's own pages disagree."""
@@ -116,9 +116,9 @@ class Answer:
             values[_clean(name)[:MAX_NAME]] = _clean(self._unless_key(_as_scalar(value)) or "")[:MAX_VALUE]
         return values
 
-    def _text(self, reach: Reach) -> str:
+    def _text(self, outcome: CallOutcome) -> str:
         words = self._words() if self._fields is not None else self._what_came_instead()
-        if reach is Reach.ANSWERED_WITHOUT_CODE and not words:
+        if outcome is CallOutcome.ANSWERED_WITHOUT_CODE and not words:
             words = put_together(_WITHOUT_CODE, f"HTTP {self._reply.status}")
         return put_together(*dict.fromkeys(self._notes), words)[:MAX_TEXT].strip()
 

@@ -180,7 +180,7 @@ class OutboundViberMessage(GuardedSave):
     @property
     def kind(self) -> choices.Kind | None:
         """The layout; None for a mix of parts that Viber does not have."""
-        return choices.kind_of(name for name in choices.KIND_FIELDS if getattr(self, name))
+        return choices.kind_of([name for name in choices.KIND_FIELDS if getattr(self, name)])
 
     @property
     def is_editable(self) -> bool:
@@ -205,8 +205,11 @@ class OutboundViberMessage(GuardedSave):
         errors = {}
         for column in self.CALLERS_COLUMNS if columns is None else columns:
             field: Any = self._meta.get_field(column)
+            value = getattr(self, column)
+            if value is field.get_default() and column != "phone":
+                continue
             try:
-                setattr(self, column, as_stored(field, getattr(self, column)))
+                setattr(self, column, as_stored(field, value))
             except ValidationError as error:
                 errors[field.name] = error
                 if column == "phone":

@@ -20,7 +20,7 @@ class ForWriting(models.QuerySet[Any]):
     """Rows as they are where they are written, because a replica may be behind."""
 
     def for_writing(self) -> Self:
-        return self.using(self.write_alias())
+        return self.using(router.db_for_write(self.model))
 
     def write_alias(self) -> str:
         """Name the database that these rows are written to."""

@@ -19,7 +19,7 @@ from ..delivery.calls import GATHERING, Calls, Query
 from ..delivery.outcomes import is_silent
 from ..delivery.results import in_log
 from ..formatting import put_together
-from ..gateways.base import Reach, StatusResult
+from ..gateways.base import CallOutcome, StatusResult
 from ..gateways.loading import get_gateway
 from ..lifecycle import FIRST_QUERY, next_query_at
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
@@ -183,7 +183,7 @@ def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessag
         if query.message.id in found and query.result is not None
     ]
     for message, result, event in polls:
-        if result.reach is Reach.ANSWERED and result.code == "100":
+        if result.outcome is CallOutcome.ANSWERED and result.code == "100":
             event.applied = _apply(message, result, event)
     lifecycle.store_events(event for _message, _result, event in polls)
     return found

@@ -86,7 +86,7 @@ def _tell(message: OutboundViberMessage, outcome: str, at: datetime, random: Ran
     took = random.randint(180, 1_400)
     answered = at + timedelta(seconds=1, milliseconds=took)
     _settle(message, outcome, answered, random)
-    call = {"reach": "answered", "http_status": 200, "sms_id": message.sms_id}
+    call = {"outcome": "answered", "http_status": 200, "sms_id": message.sms_id}
     events = [
         _event(message, Kind.REQUESTED, at),
         _event(message, Kind.ATTEMPT, answered, applied=True, code=message.code_result, duration_ms=took, data=call),

@@ -440,5 +440,5 @@ def test_a_balance_from_before_the_latest_calls_is_told_as_such(root: Client, ma
     esms.answer(json_answer({"CodeResponse": "100", "Balance": 5000}))
     root.post(BALANCE)
     assert "messages went out since then" not in root.get(OVERVIEW).content.decode()
-    make("sent").events.create(kind="attempt", code="100", data={"reach": "answered"})
+    make("sent").events.create(kind="attempt", code="100", data={"outcome": "answered"})
     assert "messages went out since then" in root.get(OVERVIEW).content.decode()

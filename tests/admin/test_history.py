@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from esms_viber.gateways.base import Reach
+from esms_viber.gateways.base import CallOutcome
 from esms_viber.models import OutboundViberMessage as Message
 from esms_viber.models import ViberMessageEvent
 from esms_viber.services import deliver_messages, resend_viber_messages, send_viber_message
@@ -62,7 +62,7 @@ def test_a_note_names_who_made_it(root: Client, make: Make, admin_user: Any) -> 
 
 def test_a_sender_that_is_gone_leaves_doubt(root: Client, make: Make) -> None:
     message = make("unknown")
-    message.events.create(kind="note", text="Taken over.", data={"reach": "abandoned"})
+    message.events.create(kind="note", text="Taken over.", data={"outcome": "abandoned"})
     message.events.create(kind="note", text="Taken over.")
     doubtful, sure = timeline(root, message)
     assert "It may have been sent." in doubtful
@@ -72,8 +72,8 @@ def test_a_sender_that_is_gone_leaves_doubt(root: Client, make: Make) -> None:
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
-def attempt(message: Message, reach: str = "answered", code: str = "", **columns: Any) -> ViberMessageEvent:
-    event: ViberMessageEvent = message.events.create(kind="attempt", code=code, data={"reach": reach}, **columns)
+def attempt(message: Message, outcome: str = "answered", code: str = "", **columns: Any) -> ViberMessageEvent:
+    event: ViberMessageEvent = message.events.create(kind="attempt", code=code, data={"outcome": outcome}, **columns)
     return event
 
 
@@ -82,7 +82,7 @@ def test_a_call_tells_code_meaning_remedy_and_duration(root: Client, make: Make)
     attempt(message, code="103", text="Not enough balance", duration_ms=123, applied=True)
     entry = told(root, message)
     assert "called, and answered 103: The balance of the eSMS account is too low. Not enough balance Top up" in entry
-    assert "moved the status 123 ms Details reach answered" in entry
+    assert "moved the status 123 ms Details outcome answered" in entry
 
 
 def test_what_did_not_move_the_status_does_not_say_so(root: Client, make: Make) -> None:
@@ -92,7 +92,7 @@ def test_what_did_not_move_the_status_does_not_say_so(root: Client, make: Make) 
 
 
 @pytest.mark.parametrize(
-    ("reach", "code", "sentence", "advice"),
+    ("outcome", "code", "sentence", "advice"),
     [
         ("answered", "100", "eSMS was called, and answered 100: eSMS accepted", "whether it was delivered is reported"),
         ("answered", "104", "eSMS was called, and answered 104: ", "Compare the brand name"),
@@ -106,17 +106,17 @@ def test_what_did_not_move_the_status_does_not_say_so(root: Client, make: Make) 
     ],
 )
 def test_a_first_call_is_told_as_it_ended(
-    root: Client, make: Make, reach: str, code: str, sentence: str, advice: str
+    root: Client, make: Make, outcome: str, code: str, sentence: str, advice: str
 ) -> None:
     message = make("unknown")
-    attempt(message, reach, code)
+    attempt(message, outcome, code)
     entry = told(root, message)
     assert sentence in entry
     assert advice in entry
 
 
 @pytest.mark.parametrize(
-    ("reach", "code", "advice"),
+    ("outcome", "code", "advice"),
     [
         ("answered", "104", "It may have been sent by an earlier call."),
         ("answered", "103", "It may have been sent by an earlier call."),
@@ -127,11 +127,11 @@ def test_a_first_call_is_told_as_it_ended(
 )
 @pytest.mark.parametrize("before", ["no_answer", "abandoned"])
 def test_after_a_doubtful_call_no_remedy_leads_to_a_double(
-    root: Client, make: Make, before: str, reach: str, code: str, advice: str
+    root: Client, make: Make, before: str, outcome: str, code: str, advice: str
 ) -> None:
     message = make("unknown")
-    message.events.create(kind="note" if before == "abandoned" else "attempt", data={"reach": before})
-    attempt(message, reach, code)
+    message.events.create(kind="note" if before == "abandoned" else "attempt", data={"outcome": before})
+    attempt(message, outcome, code)
     entry = timeline(root, message)[1]
     assert advice in entry
     assert "Compare" not in entry
@@ -144,7 +144,7 @@ def test_a_report_settles_a_doubtful_call_whichever_came_first(
 ) -> None:
     message = make("delivered", request_id="a")
     for kind in kinds:
-        data = {"reach": "no_answer"} if kind == "attempt" else {"SendStatus": "5", "SendSuccess": "1"}
+        data = {"outcome": "no_answer"} if kind == "attempt" else {"SendStatus": "5", "SendSuccess": "1"}
         message.events.create(kind=kind, request_id="a", data=data)
     call = timeline(root, message)[kinds.index("attempt")]
     assert "What became of it was reported separately." in call
@@ -317,7 +317,7 @@ def test_a_draft_of_which_nothing_is_known_says_so(root: Client, make: Make) -> 
 
 # -- a life ------------------------------------------------------------------------------------------------------------
 def test_the_life_of_a_message_reads_as_it_went(root: Client, admin_user: Any) -> None:
-    answer_next(reach=Reach.NO_ANSWER, text="Time-out")
+    answer_next(outcome=CallOutcome.NO_ANSWER, text="Time-out")
     message = send_viber_message("0901888484", "Hello", user=admin_user)
     Message.objects.update(next_attempt_at=message.created_at)
     answer_next("124")

@@ -111,7 +111,7 @@ def message(make: Make, evil: str, request: pytest.FixtureRequest) -> Message:
     make("sent", resend_of=message)
     values = {evil[:64]: evil, "SendStatus": evil, **{f"link {n}": link for n, link in enumerate(LINKS)}}
     for kind in ("requested", "attempt", "callback", "poll", "note"):
-        message.events.create(kind=kind, text=evil, code=evil[:16], user=user, data={**values, "reach": "answered"})
+        message.events.create(kind=kind, text=evil, code=evil[:16], user=user, data={**values, "outcome": "answered"})
     for values in ({"SendStatus": "5", "SendSuccess": "1"}, {}):
         message.events.create(kind="callback", data={**values, evil[:64]: evil}, request_id=evil[:50])
     message.refresh_from_db()

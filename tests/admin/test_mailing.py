@@ -489,7 +489,7 @@ def test_the_pages_cost_the_same_whatever_is_in_the_table(root: Client, make: Ma
 
 def test_what_is_in_the_way_is_told_before_a_list_is_sent(root: Client, make: Make, clock: Any) -> None:
     message = make("queued", code_result="103", attempts=1, next_attempt_at=clock.now(), queued_at=clock.now())
-    message.events.create(kind="attempt", code="103", data={"reach": "answered"})
+    message.events.create(kind="attempt", code="103", data={"outcome": "answered"})
     for response in (root.get(MANY), review(root), root.post(MANY, {})):
         assert "The balance of the eSMS account is too low." in response.content.decode()
 

@@ -15,7 +15,7 @@ from django.urls import resolve
 from django.utils import timezone
 
 from esms_viber.admin import actions
-from esms_viber.gateways.base import Reach, SendResult, StatusResult
+from esms_viber.gateways.base import CallOutcome, SendResult, StatusResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage as Message
 from esms_viber.monitoring import get_queue_status
@@ -141,8 +141,8 @@ def test_twenty_are_listed_and_the_others_counted(root: Client, make: Make) -> N
 
 
 def test_each_outcome_is_counted(root: Client, make: Make) -> None:
-    refused = SendResult(reach=Reach.ANSWERED, code="104")
-    MemoryGateway.answers.extend([refused, refused, SendResult(reach=Reach.NO_ANSWER)])
+    refused = SendResult(outcome=CallOutcome.ANSWERED, code="104")
+    MemoryGateway.answers.extend([refused, refused, SendResult(outcome=CallOutcome.NO_ANSWER)])
     question = choose(root, "send_selected", *[make().pk for _ in range(5)])
     sentences = told(confirm(root, question))
     assert "eSMS took 2 messages." in sentences
@@ -385,7 +385,7 @@ def test_a_message_cancelled_before_its_time_tells_that_the_time_is_void(root: C
 
 
 def answer(**values: str) -> StatusResult:
-    return StatusResult(reach=Reach.ANSWERED, code="100", values=values)
+    return StatusResult(outcome=CallOutcome.ANSWERED, code="100", values=values)
 
 
 def test_asking_tells_of_each(root: Client, make: Make) -> None:
@@ -395,8 +395,8 @@ def test_asking_tells_of_each(root: Client, make: Make) -> None:
     MemoryGateway.statuses.extend(
         [
             answer(SMSID="0", SendStatus="5", SendSuccess="1", TotalPrice="450"),
-            StatusResult(reach=Reach.ANSWERED, code="105"),
-            StatusResult(reach=Reach.NO_ANSWER, text="Read timed out"),
+            StatusResult(outcome=CallOutcome.ANSWERED, code="105"),
+            StatusResult(outcome=CallOutcome.NO_ANSWER, text="Read timed out"),
         ]
     )
     response = choose(root, "refresh_selected", *Message.objects.values_list("pk", flat=True))

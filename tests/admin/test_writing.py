@@ -11,7 +11,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
-from esms_viber.gateways.base import Reach, SendResult
+from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.conftest import LogIn, Make
@@ -61,7 +61,7 @@ def test_save_and_send_sends_once(root: Client, settings: Any, send_on_save: boo
 
 
 def result(**fields: Any) -> SendResult:
-    return SendResult(**({"reach": Reach.ANSWERED} | fields))
+    return SendResult(**({"outcome": CallOutcome.ANSWERED} | fields))
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def result(**fields: Any) -> SendResult:
             ["The message waits in the queue.", "103: The balance", "Top up the account"],
         ),
         (
-            result(reach=Reach.NOT_CONNECTED, text="Connection refused"),
+            result(outcome=CallOutcome.NOT_CONNECTED, text="Connection refused"),
             "queued",
             ["The message waits in the queue.", "could not be reached, so nothing was sent"],
         ),
         (
-            result(reach=Reach.NO_ANSWER, text="Read timed out"),
+            result(outcome=CallOutcome.NO_ANSWER, text="Read timed out"),
             "unknown",
             ["The message may have been sent, or not.", "Do not send it again yet."],
         ),

@@ -208,4 +208,4 @@ def check_one(message: OutboundViberMessage, taken: Taken | None, refused: set[s
         assert message.status == "unknown"
         assert message.uncertain_since is not None
         lost = {"no_answer", "abandoned"}
-        assert lost & {event.data.get("reach") for event in message.events.all()}, "rightly unknown"
+        assert lost & {event.data.get("outcome") for event in message.events.all()}, "rightly unknown"

@@ -16,7 +16,7 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esms_viber.gateways.base import BalanceResult, Reach, SendResult, StatusResult
+from esms_viber.gateways.base import BalanceResult, CallOutcome, SendResult, StatusResult
 from esms_viber.gateways.credentials import Keys
 from esms_viber.gateways.esms import EsmsGateway
 from esms_viber.gateways.responses import WITHHELD
@@ -73,11 +73,19 @@ def read_balance(body: str) -> BalanceResult:
 
 def test_the_documented_answers() -> None:
     taken = read_send({"CodeResult": "100", "CountRegenerate": 0, "SMSID": "d8e0f1f0702544b2acb456ca9ccfd111250"})
-    assert (taken.reach, taken.code, taken.sms_id) == (Reach.ANSWERED, "100", "d8e0f1f0702544b2acb456ca9ccfd111250")
+    assert (taken.outcome, taken.code, taken.sms_id) == (
+        CallOutcome.ANSWERED,
+        "100",
+        "d8e0f1f0702544b2acb456ca9ccfd111250",
+    )
     bad_keys = read_send({"CodeResult": "101", "CountRegenerate": 0, "ErrorMessage": "Authorize Failed"})
     assert (bad_keys.code, bad_keys.sms_id, bad_keys.text) == ("101", "", "Authorize Failed")
     unreadable = read_send({"error": "Invalid request"})
-    assert (unreadable.reach, unreadable.code, unreadable.text) == (Reach.ANSWERED_WITHOUT_CODE, "", "Invalid request")
+    assert (unreadable.outcome, unreadable.code, unreadable.text) == (
+        CallOutcome.ANSWERED_WITHOUT_CODE,
+        "",
+        "Invalid request",
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,13 +95,13 @@ def test_the_documented_answers() -> None:
 )
 def test_what_is_a_code(value: Any, code: str) -> None:
     result = read_send({"CodeResult": value})
-    assert (result.code, result.reach is Reach.ANSWERED) == (code, bool(code))
+    assert (result.code, result.outcome is CallOutcome.ANSWERED) == (code, bool(code))
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 500])
 def test_a_code_counts_whatever_the_status(status: int) -> None:
     result = _Answer('{"CodeResult": "104"}', status=status).as_send_result()
-    assert (result.reach, result.code, result.http_status) == (Reach.ANSWERED, "104", status)
+    assert (result.outcome, result.code, result.http_status) == (CallOutcome.ANSWERED, "104", status)
 
 
 def test_field_names_in_another_case() -> None:
@@ -126,7 +134,7 @@ def test_an_error_message_is_one_short_clean_line() -> None:
 
 def test_a_code_less_object_without_words() -> None:
     result = _Answer("{}", status=404).as_send_result()
-    assert (result.reach, result.text) == (Reach.ANSWERED_WITHOUT_CODE, "The answer has no code · HTTP 404")
+    assert (result.outcome, result.text) == (CallOutcome.ANSWERED_WITHOUT_CODE, "The answer has no code · HTTP 404")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_a_code_less_object_without_words() -> None:
 )
 def test_what_is_not_a_json_object(body: bytes) -> None:
     result = _Answer(body).as_send_result()
-    assert (result.reach, result.code) == (Reach.NO_ANSWER, "")
+    assert (result.outcome, result.code) == (CallOutcome.NO_ANSWER, "")
 
 
 @pytest.mark.parametrize(
@@ -309,6 +317,6 @@ def _read_every_way(body: bytes, status: int, content_type: str) -> None:
     for result in found:
         assert traces_in(repr(result)) == []
         assert len(result.text) <= 500
-        assert result.code == "" or result.reach is Reach.ANSWERED
+        assert result.code == "" or result.outcome is CallOutcome.ANSWERED
         repr(result).encode()
         result.text.encode()

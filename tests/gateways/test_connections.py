@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from esms_viber.gateways import connections
-from esms_viber.gateways.base import Reach
+from esms_viber.gateways.base import CallOutcome
 from esms_viber.gateways.esms import EsmsGateway
 from tests.fake_gateway import (
     PATIENCE,
@@ -84,7 +84,7 @@ def test_a_connection_that_idled_is_not_reused(
 ) -> None:
     gateway.send(make_message())
     idle_clock.ahead = idle
-    assert gateway.send(make_message()).reach is Reach.ANSWERED
+    assert gateway.send(make_message()).outcome is CallOutcome.ANSWERED
     assert fake_gateway.connections == expected
 
 
@@ -92,7 +92,7 @@ def test_a_connection_closed_by_the_server_is_not_reused(gateway: EsmsGateway, f
     fake_gateway.answer([*accepted(), Close()])
     gateway.send(make_message())
     wait_until(lambda: not fake_gateway.open_connections)
-    assert gateway.send(make_message()).reach is Reach.ANSWERED
+    assert gateway.send(make_message()).outcome is CallOutcome.ANSWERED
     assert fake_gateway.connections == 2
 
 
@@ -146,7 +146,7 @@ def test_a_proxy_that_opens_no_tunnel(
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{fake_gateway.port}")
     fake_gateway.answer(answer)
     gateway = make_gateway("https://127.0.0.1:444/json/", timeout=(SOON, PATIENCE))
-    assert gateway.send(make_message()).reach is Reach.NOT_CONNECTED
+    assert gateway.send(make_message()).outcome is CallOutcome.NOT_CONNECTED
     wait_until(lambda: [request.method for request in fake_gateway.requests] == ["CONNECT"])
     gateway.close()
 
@@ -155,7 +155,7 @@ def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     gateway = make_gateway("http://rest.esms.example/json/")
     result = gateway.send(make_message())
-    assert (result.reach, result.text) == (Reach.NOT_CONNECTED, "Could not connect through the proxy")
+    assert (result.outcome, result.text) == (CallOutcome.NOT_CONNECTED, "Could not connect through the proxy")
 
 
 def test_a_proxy_can_be_excepted(fake_gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,5 +214,5 @@ def test_a_call_that_was_held_up_before_it_started_is_not_made(
     gateway.send(make_message())
     monkeypatch.setattr(connections, "START_WITHIN_SECONDS", -1)
     result = gateway.send(make_message())
-    assert (result.reach, result.text) == (Reach.NOT_CONNECTED, "Could not connect: time-out")
+    assert (result.outcome, result.text) == (CallOutcome.NOT_CONNECTED, "Could not connect: time-out")
     assert len(fake_gateway.requests) == 1

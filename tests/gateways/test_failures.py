@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from esms_viber.gateways.base import Reach
+from esms_viber.gateways.base import CallOutcome
 from esms_viber.gateways.esms import EsmsGateway
 from tests.fake_gateway import (
     PATIENCE,
@@ -102,7 +102,7 @@ def test_the_request_left_and_no_answer_came(
     with impatient(gateway) if text == LATE else contextlib.nullcontext():
         # Had the deadline begun anew with each byte, what drips would have come to its end.
         result = gateway.send(make_message())
-    assert (result.reach, result.text, result.http_status) == (Reach.NO_ANSWER, text, status)
+    assert (result.outcome, result.text, result.http_status) == (CallOutcome.NO_ANSWER, text, status)
     assert (result.code, result.sms_id) == ("", "")
     assert len(fake_gateway.requests) == 2
     assert (before.sms_id, gateway.send(make_message()).sms_id) == ("before", "after")
@@ -111,7 +111,10 @@ def test_the_request_left_and_no_answer_came(
 def test_an_error_page_that_repeats_the_url(gateway: EsmsGateway, fake_gateway: FakeGateway) -> None:
     fake_gateway.answer(echo)
     result = gateway.send(make_message())
-    assert (result.reach, result.text) == (Reach.NO_ANSWER, "The answer is not a JSON object · HTTP 500 · text/html")
+    assert (result.outcome, result.text) == (
+        CallOutcome.NO_ANSWER,
+        "The answer is not a JSON object · HTTP 500 · text/html",
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_an_error_page_that_repeats_the_url(gateway: EsmsGateway, fake_gateway: 
 def test_an_answer_in_any_form(gateway: EsmsGateway, fake_gateway: FakeGateway, answer: Answer) -> None:
     fake_gateway.answer(answer)
     result = gateway.send(make_message())
-    assert (result.reach, result.code, result.sms_id) == (Reach.ANSWERED, "100", "s")
+    assert (result.outcome, result.code, result.sms_id) == (CallOutcome.ANSWERED, "100", "s")
 
 
 def test_the_time_taken_is_noted(gateway: EsmsGateway, fake_gateway: FakeGateway) -> None:
@@ -137,12 +140,12 @@ def test_the_time_taken_is_noted(gateway: EsmsGateway, fake_gateway: FakeGateway
     assert 100 <= result.duration_ms <= (time.monotonic() - started) * 1000 + 1
 
 
-def _send_to(url: str, *, connect_within: float = PATIENCE) -> tuple[Reach, str]:
+def _send_to(url: str, *, connect_within: float = PATIENCE) -> tuple[CallOutcome, str]:
     gateway = make_gateway(url, timeout=(connect_within, PATIENCE))
     result = gateway.send(make_message())
     gateway.close()
     assert result.http_status is None
-    return result.reach, result.text
+    return result.outcome, result.text
 
 
 def _free_port() -> int:
@@ -167,17 +170,17 @@ def full_listener() -> Iterator[int]:
 
 
 def test_a_name_that_does_not_exist() -> None:
-    assert _send_to("http://esms.invalid/") == (Reach.NOT_CONNECTED, "Could not connect: name not found")
+    assert _send_to("http://esms.invalid/") == (CallOutcome.NOT_CONNECTED, "Could not connect: name not found")
 
 
 def test_a_refused_connection() -> None:
     found = _send_to(f"https://127.0.0.1:{_free_port()}/")
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: connection refused")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: connection refused")
 
 
 def test_a_connection_that_is_not_made_in_time(full_listener: int) -> None:
     found = _send_to(f"http://127.0.0.1:{full_listener}/", connect_within=SOON)
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: time-out")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: time-out")
 
 
 def test_an_unreachable_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +189,12 @@ def test_an_unreachable_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("urllib3.util.connection.create_connection", unreachable)
     found = _send_to("http://127.0.0.1:9/")
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: network or host unreachable")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: network or host unreachable")
 
 
 def test_tls_to_a_port_without_tls(fake_gateway: FakeGateway) -> None:
     found = _send_to(fake_gateway.url.replace("http:", "https:"), connect_within=SOON)
-    assert found[0] is Reach.NOT_CONNECTED
+    assert found[0] is CallOutcome.NOT_CONNECTED
     assert fake_gateway.requests == []
 
 
@@ -208,25 +211,25 @@ def test_tls_to_a_port_that_answers_in_plain_text(tls_context: ssl.SSLContext) -
         thread.start()
         found = _send_to(f"https://127.0.0.1:{server.getsockname()[1]}/")
         thread.join()
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: TLS handshake failed")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: TLS handshake failed")
 
 
 def test_a_tls_handshake_that_hangs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = _send_to(f"https://127.0.0.1:{server.getsockname()[1]}/", connect_within=SOON)
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: time-out")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: time-out")
 
 
 def test_a_certificate_that_is_not_trusted(tls_server: FakeGateway) -> None:
     found = _send_to(tls_server.url)
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: TLS certificate not accepted")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: TLS certificate not accepted")
     assert tls_server.requests == []
 
 
 @pytest.mark.usefixtures("trusted")
 def test_a_certificate_for_another_name(tls_server: FakeGateway) -> None:
     found = _send_to(tls_server.url.replace("127.0.0.1", "localhost"))
-    assert found == (Reach.NOT_CONNECTED, "Could not connect: TLS certificate not accepted")
+    assert found == (CallOutcome.NOT_CONNECTED, "Could not connect: TLS certificate not accepted")
 
 
 def _time_out() -> None:

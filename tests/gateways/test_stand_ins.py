@@ -10,7 +10,7 @@ import pytest
 
 from esms_viber.conf import ViberSettings
 from esms_viber.gateways import memory
-from esms_viber.gateways.base import Reach, SendResult, StatusResult
+from esms_viber.gateways.base import CallOutcome, SendResult, StatusResult
 from esms_viber.gateways.console import ConsoleGateway
 from esms_viber.gateways.memory import MemoryGateway
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_gateway, make_message
@@ -20,7 +20,7 @@ CONF = ViberSettings(API_KEY=API_KEY, SECRET_KEY=SECRET_KEY)
 
 def test_the_console_shows_the_message_and_no_key(capsys: pytest.CaptureFixture[str]) -> None:
     result = ConsoleGateway.from_settings(CONF).send(make_message(content="Chào\nbạn 🎉", sandbox=True))
-    assert (result.reach, result.code, result.sms_id[:8]) == (Reach.ANSWERED, "100", "console-")
+    assert (result.outcome, result.code, result.sms_id[:8]) == (CallOutcome.ANSWERED, "100", "console-")
     assert capsys.readouterr().out == (
         "Viber message\n"
         "  SmsType: 23\n"
@@ -63,10 +63,10 @@ def test_memory_keeps_what_it_is_given() -> None:
 
 
 def test_memory_answers_as_scripted() -> None:
-    refusal = SendResult(reach=Reach.ANSWERED, code="103")
+    refusal = SendResult(outcome=CallOutcome.ANSWERED, code="103")
     MemoryGateway.answers.append(refusal)
     assert [MemoryGateway().send(make_message()).code for _ in range(2)] == ["103", "100"]
-    report = StatusResult(reach=Reach.ANSWERED, code="100", values={"SendStatus": "5", "SendSuccess": "1"})
+    report = StatusResult(outcome=CallOutcome.ANSWERED, code="100", values={"SendStatus": "5", "SendSuccess": "1"})
     MemoryGateway.statuses.append(report)
     assert [MemoryGateway().fetch_status("s").values["SendStatus"] for _ in range(2)] == ["5", "7"]
     assert MemoryGateway().fetch_balance().code == "100"

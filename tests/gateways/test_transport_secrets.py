@@ -23,7 +23,7 @@ import pytest
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
-from esms_viber.gateways.base import Reach
+from esms_viber.gateways.base import CallOutcome
 from esms_viber.gateways.credentials import Keys, Secret
 from esms_viber.gateways.esms import EsmsGateway
 from tests.fake_gateway import (
@@ -322,7 +322,7 @@ def test_an_answer_that_is_cut_is_no_answer_however_its_length_is_written(
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
     fake_gateway.answer([head.encode() + b'{"CodeResult": "100"}', Close()])
-    assert gateway.send(make_message()).reach is Reach.NO_ANSWER
+    assert gateway.send(make_message()).outcome is CallOutcome.NO_ANSWER
 
 
 def test_what_instrumentation_sees_when_sending_fails(
@@ -344,7 +344,7 @@ def test_what_instrumentation_sees_when_sending_fails(
 
     monkeypatch.setattr(HTTPConnectionPool, "urlopen", watched)
     monkeypatch.setattr(socket.socket, "sendall", sendall, raising=False)
-    assert gateway.send(make_message()).reach is Reach.NO_ANSWER
+    assert gateway.send(make_message()).outcome is CallOutcome.NO_ANSWER
     assert leaked == []
 
 
