@@ -75,7 +75,7 @@ def in_transaction(work: Callable[[], Result], *, using: str, repeatable: bool =
             # `DedupeKeyTaken` is one too: a new transaction sees the message that has the key.
             if was_open or not tries_left or (is_done and not repeatable):
                 raise
-            # Of two that met in a deadlock, one has to let the other go first.
+            # Wait a random time, because two that met in a deadlock must not meet again.
             time.sleep(random.uniform(0, 0.2))  # noqa: S311 - not a secret
             connection.close_if_unusable_or_obsolete()
         else:

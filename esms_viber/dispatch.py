@@ -1,4 +1,4 @@
-"""Who sends a queued message: dispatchers, and handing over to one when a transaction has committed."""
+"""Dispatchers, which decide who sends queued messages, and the hand-over to one of them after the commit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inline(pks: list[int]) -> None:
 
 def django_tasks(pks: list[int]) -> None:
     """Have a worker of Django Tasks send: Django's own, or on Django 5.2 those of the package `django-tasks`."""
-    # Not before: without either of them the other dispatchers work all the same.
+    # Imported late, because the other dispatchers must work where neither of them is installed.
     from .delivery.django_task import deliver
 
     for start in range(0, len(pks), TASK_SIZE):
@@ -69,11 +69,17 @@ class _Handover:
         together = waiting[position:]
         _waiting[self._connection] = [weakref.ref(handover) for handover in waiting[:position]]
         pks = list(dict.fromkeys(pk for handover in together for pk in handover.pks))
-        _dispatch(pks, is_told=any(handover.is_told for handover in together))
+        try:
+            get_dispatcher()(pks)
+        except ImproperlyConfigured as error:
+            if not any(handover.is_told for handover in together):
+                log_failure(error, "the settings are not in order; %d messages stay queued", len(pks))
+        except Exception as error:  # noqa: BLE001 - the site's own code
+            log_failure(error, "the dispatcher failed; %d messages stay queued", len(pks))
 
 
 _waiting: weakref.WeakKeyDictionary[object, list[weakref.ref[_Handover]]] = weakref.WeakKeyDictionary()
-"""By connection. The references are weak, because Django drops the hooks of a rolled-back savepoint silently."""
+"""For each connection. The references are weak, because Django drops the hooks of a rolled-back savepoint silently."""
 
 
 def dispatch_on_commit(pks: Iterable[int], *, hold_inline: bool = False) -> None:
@@ -99,13 +105,3 @@ def is_inline() -> bool:
         return get_dispatcher() is inline
     except ImproperlyConfigured:
         return False
-
-
-def _dispatch(pks: list[int], *, is_told: bool) -> None:
-    try:
-        get_dispatcher()(pks)
-    except ImproperlyConfigured as error:
-        if not is_told:
-            log_failure(error, "the settings are not in order; %d messages stay queued", len(pks))
-    except Exception as error:  # noqa: BLE001 - the site's own code
-        log_failure(error, "the dispatcher failed; %d messages stay queued", len(pks))

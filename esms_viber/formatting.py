@@ -34,20 +34,16 @@ _BETWEEN = " · "
 
 
 def put_together(*parts: str) -> str:
-    """One text to be stored. Each part is translated by itself where `gettext_noop()` marks it, and else kept."""
+    """Join sentences into one text to be stored, in English. Each is translated by itself when it is shown."""
     return _BETWEEN.join(filter(None, parts))
 
 
 def parts(text: str) -> list[str]:
-    """What was put together."""
+    """Take a stored text apart again."""
     return text.split(_BETWEEN)
 
 
 def stored(text: str) -> str:
-    """A stored text for a reader; what eSMS or the site itself said is shown as it was said."""
-    return _BETWEEN.join(gettext(part) if _is_sentence(part) else part for part in parts(text))
-
-
-def _is_sentence(part: str) -> bool:
-    # A word alone is somebody else's, and may stand in the catalogue for another reason.
-    return " " in part or part.endswith(".")
+    """Translate a stored text for its reader, sentence by sentence. What eSMS or the site said stays as it was said."""
+    # A word alone is never a sentence of ours, though the catalogue may have it for another reason.
+    return _BETWEEN.join(gettext(part) if " " in part or part.endswith(".") else part for part in parts(text))

@@ -74,7 +74,7 @@ class Transition:
 
     @property
     def expected(self) -> dict[str, Any]:
-        """What the row must be like: as the message was read, so that nothing that came in between is overwritten."""
+        """The conditions of the UPDATE: the row is still as it was read, so that nothing in between is overwritten."""
         found: dict[str, Any] = {"pk": self.message.id, "status": self.old}
         if self.old == Status.SENDING:
             found["claim_id"] = self.message.claim_id

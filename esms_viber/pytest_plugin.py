@@ -54,13 +54,13 @@ def _viber_outbox_is_empty() -> Iterator[None]:
 
 @pytest.fixture
 def viber_outbox(request: pytest.FixtureRequest) -> Iterator[PerTestList[OutgoingMessage]]:
-    """What was sent in this test, whatever gateway the settings name: nothing leaves."""
+    """The messages sent in this test. Nothing leaves, whatever gateway the settings name."""
     from django.test import override_settings
 
     from .testing import outbox
 
     if request.config.pluginmanager.has_plugin("django"):
-        # By its own fixture, because overrides must end in the reverse order, and the test may use it as well.
+        # Through pytest-django's fixture, because overrides must end in reverse order and the test may use it too.
         request.getfixturevalue("settings").ESMS_VIBER = _with_memory_gateway()
         yield outbox
     else:

@@ -36,24 +36,32 @@ class ResendPlan:
     skipped: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
     """With the reason, a sentence for people."""
     invalid: set[int] = field(default_factory=set)
-    """Those of the skipped that cannot be sent as they stand; their reason may repeat the phone."""
+    """Skipped because they cannot be sent as they stand. Their reason may repeat the phone."""
 
 
 def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
     """Sort the messages, and change nothing. The plan is binding only where the caller has locked the rows."""
     messages = list(messages)
-    being_resent = _being_resent(messages)
+    resends = OutboundViberMessage.objects.for_writing().filter(resend_of__in=[message.id for message in messages])
+    # A sandbox message rests at `sent`, because no report need ever come.
+    resends = resends.exclude(status__in=FINAL).exclude(status=Status.SENT, sandbox=True)
+    being_resent = set(resends.values_list("resend_of", flat=True))
     plan = ResendPlan()
     for message in messages:
-        if reason := _obstacle(message, being_resent):
-            plan.skipped.append((message, reason))
-        elif reason := _what_is_wrong(message):
-            plan.skipped.append((message, reason))
-            plan.invalid.add(message.id)
-        elif message.is_editable:
-            plan.first.append(message)
+        if message.status == Status.QUEUED:
+            plan.skipped.append((message, _("It is in the queue already.")))
+        elif message.status == Status.SENDING:
+            plan.skipped.append((message, _("It is being sent.")))
+        elif message.id in being_resent:
+            plan.skipped.append((message, _("It has been sent again, and that message is not final yet.")))
         else:
-            plan.again.append(message)
+            try:
+                creation.validate(message)
+            except ValidationError as error:
+                plan.skipped.append((message, " ".join(error.messages)))
+                plan.invalid.add(message.id)
+            else:
+                (plan.first if message.is_editable else plan.again).append(message)
     return plan
 
 
@@ -68,23 +76,13 @@ def resend(pks: Iterable[int], *, user: AbstractBaseUser | None) -> list[Outboun
     lifecycle.note(plan.first, "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
     dispatch_on_commit(message.id for message in plan.first)
     lifecycle.stop_repeating([message for message in plan.again if message.status == Status.UNKNOWN])
-    copies = creation.queue([_copy(message) for message in plan.again], user=user)
-    return plan.first + copies
-
-
-def _copy(message: OutboundViberMessage) -> OutboundViberMessage:
-    """Make a new message for the same phone, without its dedupe key and its times."""
     left_out = {"dedupe_key", "send_at", "expires_at"}
-    columns = {name: getattr(message, name) for name in message.CALLERS_COLUMNS if name not in left_out}
-    return OutboundViberMessage(**columns, resend_of=message)
-
-
-def _being_resent(messages: list[OutboundViberMessage]) -> set[int | None]:
-    pks = [message.id for message in messages]
-    resends = OutboundViberMessage.objects.for_writing().filter(resend_of__in=pks).exclude(status__in=FINAL)
-    # Of a sandbox message no report need ever come.
-    resends = resends.exclude(status=Status.SENT, sandbox=True)
-    return set(resends.values_list("resend_of", flat=True))
+    copied = [name for name in OutboundViberMessage.CALLERS_COLUMNS if name not in left_out]
+    copies = [
+        OutboundViberMessage(**{name: getattr(message, name) for name in copied}, resend_of=message)
+        for message in plan.again
+    ]
+    return plan.first + creation.queue(copies, user=user)
 
 
 def needing_decision(pks: Sequence[int]) -> set[int]:
@@ -95,21 +93,3 @@ def needing_decision(pks: Sequence[int]) -> set[int]:
         some = rows.filter(pk__in=chunk)
         found.update(some.undecided().values_list("pk", flat=True), some.unconfirmed().values_list("pk", flat=True))
     return found
-
-
-def _obstacle(message: OutboundViberMessage, being_resent: set[int | None]) -> str:
-    if message.status == Status.QUEUED:
-        return _("It is in the queue already.")
-    if message.status == Status.SENDING:
-        return _("It is being sent.")
-    if message.id in being_resent:
-        return _("It has been sent again, and that message is not final yet.")
-    return ""
-
-
-def _what_is_wrong(message: OutboundViberMessage) -> str:
-    try:
-        creation.validate(message)
-    except ValidationError as error:
-        return " ".join(error.messages)
-    return ""

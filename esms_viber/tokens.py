@@ -27,7 +27,7 @@ _ORIGIN = re.compile(rf"https?://[A-Za-z0-9.:\[\]-]+(?:/{_SEGMENT})*/?")
 
 @lru_cache(maxsize=8)
 def split_origin(origin: str | None) -> SplitResult | None:
-    """None for anything but a scheme and a host, and the path under which the site is mounted."""
+    """Split a scheme, a host and the path under which the site is mounted; None for anything else."""
     try:
         parts = urlsplit(origin or "")
         fits = bool(parts.hostname) and (parts.port is None or parts.port >= 0)

@@ -86,6 +86,12 @@ def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
 
 
 @pytest.fixture
+def queue_only(settings: Any) -> None:
+    """Nothing is sent by queueing it."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
+
+
+@pytest.fixture
 def clock_of_leases(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The test's clock, by which a run also measures when to renew its claims: no time passes but by `advance()`."""
     from esms_viber.delivery import worker

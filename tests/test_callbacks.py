@@ -32,6 +32,7 @@ from esms_viber.services import (
 )
 from esms_viber.signals import status_changed
 from esms_viber.tokens import make_token
+from tests.factories import columns_of
 
 pytestmark = pytest.mark.django_db
 
@@ -80,10 +81,6 @@ def report(path, parameters=None, **more):
 
 def status_of(message):
     return OutboundViberMessage.objects.get(pk=message.pk).status
-
-
-def columns_of(message):
-    return OutboundViberMessage.objects.filter(pk=message.pk).values().get()
 
 
 def callbacks_of(message):

@@ -28,34 +28,22 @@ from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.lifecycle import Transition
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
-from esms_viber.services import queue_viber_message, queue_viber_messages
+from esms_viber.services import queue_viber_message
 from esms_viber.signals import pre_send
+from tests.factories import queue, states
 from tests.fake_gateway import PATIENCE, Close, Hang, Until, Wait, accepted, refused, wait_until
 from tests.test_concurrency import _database_url
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue_only")]
 
 PHONE, TEXT = "0901888484", "Xin chào"
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _queue_only(settings) -> None:
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-
-
-def queue(count: int) -> list[OutboundViberMessage]:
-    return queue_viber_messages([OutboundViberMessage(phone=f"09{n:08d}", content=TEXT) for n in range(count)])
 
 
 def send(**options) -> str:
     out = StringIO()
     call_command("send_viber_messages", stdout=out, **options)
     return out.getvalue()
-
-
-def states() -> Counter[str]:
-    return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------

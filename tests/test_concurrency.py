@@ -34,6 +34,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import status_changed
+from tests.factories import queue, states, stored
 from tests.fake_gateway import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -148,25 +149,12 @@ def path_of(outgoing):
     return urlsplit(outgoing.callback_url).path
 
 
-def queue(number):
-    messages = [OutboundViberMessage(phone=f"09{n:08d}", content="Hello") for n in range(number)]
-    return queue_viber_messages(messages)
-
-
 def send_many(number):
     """So many sent messages; the path for the reports on each."""
     queue(number)
     deliver_due_messages()
     assert OutboundViberMessage.objects.sent().count() == number
     return [path_of(outgoing) for outgoing in outbox]
-
-
-def states():
-    return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
-
-
-def stored(message):
-    return OutboundViberMessage.objects.get(pk=message.pk)
 
 
 # -- callbacks ---------------------------------------------------------------------------------------------------------

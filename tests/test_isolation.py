@@ -23,7 +23,7 @@ from esms_viber.models import ViberMessageEvent
 from esms_viber.services import queue_viber_message, queue_viber_messages, send_viber_message
 from tests.shop.models import Order
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue_only")]
 
 PHONE, TEXT = "0901888484", "Your order is paid"
 RC, RR, SERIALIZABLE, SNAPSHOT = "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "REPEATABLE READ, checked"
@@ -53,11 +53,6 @@ def queue_many() -> Any:
     assert [row.dedupe_key for row in rows] == keys
     assert len({row.pk for row in rows}) == 4
     return rows[2].pk
-
-
-@pytest.fixture(autouse=True)
-def _queue_only(settings: Any) -> None:
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
 
 
 @pytest.fixture(params=LEVELS)

@@ -27,6 +27,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import CancelSend, pre_send
+from tests.factories import columns_of, row
 
 # Written down a second time: the code's own table would agree with itself.
 ALLOWED = {
@@ -41,16 +42,6 @@ ALLOWED = {
     "undelivered": "",
 }
 PAIRS = list(itertools.product(Status, Status))
-
-
-def row(status: Status, **columns: object) -> OutboundViberMessage:
-    message = OutboundViberMessage.objects.create(phone="0901888484", content="Xin chào")
-    OutboundViberMessage.objects.filter(pk=message.pk).update(status=status, **columns)
-    return OutboundViberMessage.objects.get(pk=message.pk)
-
-
-def columns_of(message: OutboundViberMessage) -> dict[str, Any]:
-    return OutboundViberMessage.objects.filter(pk=message.pk).values().get()
 
 
 def is_allowed(old: Status, new: Status) -> bool:

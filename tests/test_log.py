@@ -87,11 +87,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
     assert log.lines
 
 
-@pytest.fixture
-def queue_only(settings: Any) -> None:
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
-
-
 def send(**fields: Any) -> OutboundViberMessage:
     return send_viber_message(PHONE, TEXT, **fields)
 

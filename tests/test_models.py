@@ -19,6 +19,7 @@ from esms_viber.creation import validate
 from esms_viber.exceptions import EsmsViberError, GatewayRefused, GatewayUnreachable, MessageNotEditable, OutcomeUnknown
 from esms_viber.models import OutboundViberMessage, Status, ViberMessageEvent
 from esms_viber.services import queue_viber_messages, resend_viber_messages
+from tests.factories import columns_of, row, stored, unsaved
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db
@@ -34,22 +35,6 @@ TEXT_BUTTON = {"content": "Xin chào", "button_label": LABEL, "button_url": LINK
 IMAGE_ONLY = {"content": "", "image_url": IMAGE}
 ALL_FOUR = {**TEXT_BUTTON, "image_url": IMAGE}
 KINDS = {"text": TEXT_ONLY, "text_button": TEXT_BUTTON, "image": IMAGE_ONLY, "text_image_button": ALL_FOUR}
-
-
-def unsaved(**fields: object) -> OutboundViberMessage:
-    return OutboundViberMessage(**{"phone": PHONE, "content": "Xin chào", **fields})
-
-
-def row(status: Status = Status.DRAFT, **columns: object) -> OutboundViberMessage:
-    """A stored message in any state, as loaded from the database."""
-    message = unsaved()
-    message.save()
-    OutboundViberMessage.objects.filter(pk=message.pk).update(status=status, **columns)
-    return OutboundViberMessage.objects.get(pk=message.pk)
-
-
-def stored(message: OutboundViberMessage) -> OutboundViberMessage:
-    return OutboundViberMessage.objects.get(pk=message.pk)
 
 
 def sentences(message: OutboundViberMessage) -> dict[str, list[str]]:
@@ -523,10 +508,6 @@ APPS_COLUMNS = {
 }
 
 
-def columns_of(message: OutboundViberMessage) -> dict[str, object]:
-    return OutboundViberMessage.objects.filter(pk=message.pk).values().get()
-
-
 @pytest.mark.parametrize("how", [{}, {"force_update": True}, {"update_fields": list(APPS_COLUMNS)}])
 @pytest.mark.parametrize("status", Status)
 def test_save_never_writes_the_apps_columns(status: Status, how: dict[str, object]) -> None:
@@ -857,7 +838,7 @@ def test_the_querysets_of_trouble_tell_account_from_outage() -> None:
 def test_str_tells_messages_apart_and_does_not_show_the_whole_phone() -> None:
     message = row()
     assert str(message) == f"№ {message.pk} · +8490***484 · draft"
-    assert str(unsaved()) == "+8490***484 · draft"
+    assert str(unsaved(phone=PHONE)) == "+8490***484 · draft"
 
 
 def test_events_go_with_their_message_and_a_resend_stays() -> None:

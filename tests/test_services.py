@@ -34,6 +34,7 @@ from esms_viber.services import (
     resend_viber_messages,
     send_viber_message,
 )
+from tests.factories import columns_of, row, stored, unsaved
 from tests.fake_gateway import PATIENCE
 from tests.shop.models import Order
 
@@ -41,27 +42,6 @@ PHONE, OTHER_PHONE, TEXT = "+84901888484", "+84912345678", "Xin chào"
 QUEUE_ONLY = "esms_viber.dispatch.queue_only"
 
 committing = pytest.mark.django_db(transaction=True)
-
-
-def unsaved(**fields: object) -> OutboundViberMessage:
-    return OutboundViberMessage(**{"phone": PHONE, "content": TEXT, **fields})
-
-
-def row(status: Status, **columns: object) -> OutboundViberMessage:
-    """A stored message in any state."""
-    message = unsaved(**{name: columns.pop(name) for name in ("related_object",) if name in columns})
-    message.keep_draft = True
-    message.save()
-    OutboundViberMessage.objects.filter(pk=message.pk).update(status=status, **columns)
-    return OutboundViberMessage.objects.get(pk=message.pk)
-
-
-def columns_of(message: OutboundViberMessage) -> dict[str, Any]:
-    return OutboundViberMessage.objects.filter(pk=message.pk).values().get()
-
-
-def stored(message: OutboundViberMessage) -> OutboundViberMessage:
-    return OutboundViberMessage.objects.get(pk=message.pk)
 
 
 def queue_one(phone: str = PHONE, content: str = TEXT, **fields: Any) -> OutboundViberMessage:
@@ -72,11 +52,6 @@ def queue_one(phone: str = PHONE, content: str = TEXT, **fields: Any) -> Outboun
 
 VERBS = [send_viber_message, queue_viber_message, queue_one]
 QUEUEING = [queue_viber_message, queue_one]
-
-
-@pytest.fixture
-def queue_only(settings) -> None:
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": QUEUE_ONLY}
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import CancelSend, pre_send, status_changed
+from tests.factories import stored
 
 PHONE, OTHER_PHONE, TEXT = "+84901888484", "+84912345678", "Xin chào"
 
@@ -33,10 +34,6 @@ ACCEPTED = SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id="abc")
 NO_ANSWER = SendResult(outcome=CallOutcome.NO_ANSWER, text="timed out")
 NOT_CONNECTED = SendResult(outcome=CallOutcome.NOT_CONNECTED, text="refused")
 NO_BALANCE = SendResult(outcome=CallOutcome.ANSWERED, code="103")
-
-
-def stored(message: OutboundViberMessage) -> OutboundViberMessage:
-    return OutboundViberMessage.objects.get(pk=message.pk)
 
 
 def _connecting(signal: Any) -> Iterator[Callable[[Callable[..., object]], None]]:
@@ -59,11 +56,6 @@ def before_sending() -> Iterator[Any]:
 @pytest.fixture
 def on_change() -> Iterator[Any]:
     yield from _connecting(status_changed)
-
-
-@pytest.fixture
-def queue_only(settings) -> None:
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "DISPATCHER": "esms_viber.dispatch.queue_only"}
 
 
 def veto(message: OutboundViberMessage, **kwargs: object) -> None:

@@ -231,7 +231,7 @@ def test_a_registered_answer_is_what_the_gateway_gets(esms_url, answer, status, 
     assert (call.request.method, call.request.url) == ("GET", f"{esms_url}SendMultipleMessage_V4_get")
     assert not call.request.body
     seen = repr(vars(call.request)) + repr(call.request)
-    assert not [text for text in ("an-api-key", "a-secret-key", "901", "Xin", "SHOP") if text in seen]
+    assert not [text for text in ("an-api-key", "a-secret-key", "901888484", "Xin", "SHOP") if text in seen]
 
 
 @pytest.mark.django_db

@@ -37,11 +37,11 @@ class Query:
 
     message: OutboundViberMessage
     result: StatusResult | None = None
-    """None: it was not asked."""
+    """Stays None if eSMS was not asked."""
 
 
 class _Process:
-    """What all runs of this process share: the threads that call, and the pace of `MAX_PER_SECOND`."""
+    """The threads that call eSMS and the pace of `MAX_PER_SECOND`, shared by all runs of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,7 +122,13 @@ class Calls:
         return _process.threads(self._concurrency).submit(self._ask, query)
 
     def _make(self, attempt: Attempt) -> None:
-        if self._wait_for_turn() and _may_start(attempt):
+        if not self._wait_for_turn():
+            return
+        # The lease, the deadline and the day must allow the call at this moment, however long it has waited.
+        message, now = attempt.message, timezone.now()
+        is_held = message.lease_until is not None and message.lease_until > now
+        is_past = message.expires_at is not None and message.expires_at <= now
+        if is_held and not is_past and (attempt.first or may_repeat_at(message.uncertain_since or now, now)):
             # Assume no answer, in case send() raises after the request has left.
             attempt.result = SendResult(outcome=CallOutcome.NO_ANSWER, text="The gateway failed")
             attempt.result = self._call(self._gateway.send, attempt.outgoing) or attempt.result
@@ -160,13 +166,3 @@ class Calls:
                 self.outage = True
             if self.account_code or self.outage:
                 self._stop.set()
-
-
-def _may_start(attempt: Attempt) -> bool:
-    """Do the lease, the day and the deadline still allow the call, now?"""
-    message, now = attempt.message, timezone.now()
-    if message.lease_until is None or message.lease_until <= now:
-        return False
-    if message.expires_at is not None and message.expires_at <= now:
-        return False
-    return attempt.first or may_repeat_at(message.uncertain_since or now, now)

@@ -39,7 +39,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a look for work has found."""
+    """The result of a look for work."""
 
     ready: list[OutboundViberMessage] = field(default_factory=list)
     """They are `sending` now, and ours."""

@@ -1,4 +1,4 @@
-"""What the outcome of a call means for its message: one table, as a function of the result alone."""
+"""The table of outcomes: it decides by the result of a call what becomes of the message."""
 
 from __future__ import annotations
 

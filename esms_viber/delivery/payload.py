@@ -1,4 +1,4 @@
-"""What goes to the gateway for a message, and whether the gateway's query string can carry it."""
+"""The request for a message, and whether it fits into the gateway's query string."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Attempt:
     code: str = ""
     """The code of the call before, to be kept where none is made now."""
     result: SendResult | None = None
-    """None: no call was made."""
+    """Stays None if no call was made."""
 
 
 def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
-    """What goes on the wire now: the sandbox of the row or of the settings, whichever is on."""
+    """Build the request. It goes to the sandbox if the row or the setting says so."""
     conf = get_settings()
     url = callback_url(message.id, message.request_id, conf)
     return _outgoing(message, message.request_id, url, conf)
@@ -86,7 +86,6 @@ def _measure(*, strict: bool = False) -> Measure:
     except ImproperlyConfigured:
         if strict:
             raise
-        # The message is taken all the same, unless it is sure that eSMS could not carry it.
         return _usual_query_length
 
     def measured(outgoing: OutgoingMessage) -> int | None:
@@ -145,7 +144,7 @@ def characters_left(message: OutboundViberMessage) -> int:
     it is, and while it is short as Vietnamese is.
     """
     conf, measure = readable_settings(), _measure()
-    # Whatever has been typed for a phone so far.
+    # The phone may be half typed, and would not be valid.
     outgoing = replace(longest_outgoing(message), phone="+84901888484")
     by_viber = conf.MAX_CONTENT_LENGTH - len(outgoing.content)
     length = measure(outgoing)

@@ -162,7 +162,7 @@ class Worker:
                 self._calls.outage = not self._calls.account_code
                 self._calls.stop()
                 return False
-        # Not one by one as they are done: a claim costs the same for many.
+        # Wait until half of the room is free, because a claim of many costs no more than a claim of one.
         while (room := self._room - len(self._on_the_wire)) * 2 > self._room and self._has_more():
             self._claim_some(room)
             if self._stopped():

@@ -263,7 +263,11 @@ class OutboundViberMessage(GuardedSave):
     def clean(self) -> None:
         super().clean()
         self.validate_kind()
-        self._validate_times()
+        begin, end = self.send_at, self.expires_at
+        # `clean_fields()` has refused what is no time.
+        if isinstance(begin, dt.datetime) and isinstance(end, dt.datetime) and end <= begin:
+            sentence = gettext("It would expire before it may be sent. Choose a later time.")
+            raise ValidationError({"expires_at": ValidationError(sentence)})
 
     def validate(self) -> None:
         """Normalise and check everything but what only the database or the gateway can tell.
@@ -295,13 +299,6 @@ class OutboundViberMessage(GuardedSave):
             sentence = gettext("An image with a text needs a button. Add its label and link, or drop text or image.")
             return "button_label", sentence
         return "content", gettext("Write a text, or give an image.")
-
-    def _validate_times(self) -> None:
-        begin, end = self.send_at, self.expires_at
-        # `clean_fields()` has refused what is no time.
-        if isinstance(begin, dt.datetime) and isinstance(end, dt.datetime) and end <= begin:
-            sentence = gettext("It would expire before it may be sent. Choose a later time.")
-            raise ValidationError({"expires_at": ValidationError(sentence)})
 
     # -- the outcome -----------------------------------------------------------------------------------------------
 

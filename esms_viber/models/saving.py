@@ -1,4 +1,4 @@
-"""What `save()` may write: a new draft as a whole, and of an existing row the caller's columns alone."""
+"""`save()` writes a new draft as a whole, and of an existing row the caller's columns alone."""
 
 from __future__ import annotations
 
@@ -136,21 +136,18 @@ class GuardedSave(models.Model):
             return True
         stored = lock(cls._base_manager.using(using).filter(pk=pk)).values("status", *columns).first()
         if stored is None:
-            # As Django does: insert a row that is gone, e.g. rolled back, unless the caller insists on an update.
+            # Insert a row that is gone, e.g. rolled back, as Django does unless the caller insists on an update.
             force_insert = not (force_update or update_fields)
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # as above
         if differing := {name for name in columns if stored[name] != self.__dict__[name]}:
-            self._refuse_unless_editable(stored["status"], differing)
+            if stored["status"] not in EDITABLE:
+                raise MessageNotEditable(
+                    gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
+                    % {"pk": pk, "status": Status(stored["status"]).label, "columns": ", ".join(sorted(differing))}
+                )
             super()._save_table(raw, cls, False, True, using, differing)  # type: ignore[misc] # as above
         self._remember_after_commit(columns, using)
         return True
 
     def _guarded_model(self) -> type[models.Model]:
         return self._meta.get_field("status").model
-
-    def _refuse_unless_editable(self, status: str, columns: set[str]) -> None:
-        if status not in EDITABLE:
-            raise MessageNotEditable(
-                gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
-                % {"pk": self.pk, "status": Status(status).label, "columns": ", ".join(sorted(columns))}
-            )

@@ -18,23 +18,29 @@ _STATUS = {
 
 
 class MovedOn(Exception):
-    """The message is not as it was read any more."""
+    """The row has changed since the message was read."""
 
 
 def apply_report(
     message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent, *, again: bool = False
 ) -> bool:
-    """Write what a report on the current RequestId says, in one UPDATE. Returns whether it moved the status.
+    """Write what a report on the current RequestId says, in one UPDATE, and return whether the status changed.
 
-    The first final report wins, so final states stay. `again`: a report that was stored before moves the status, or
-    adds what the row lacks. The UPDATE names the status and the RequestId of the message as it was read; where these
-    have changed nothing is written, and `MovedOn` is raised.
+    The first final report wins, because no transition leads out of a final status. The UPDATE expects the status and
+    the RequestId that were read; raises `MovedOn`, and writes nothing, where the row has others by now. `again`: the
+    report was stored before, so where the status stays it only fills columns that are empty.
     """
     to = status_after(message, report)
     if to is None:
         return False
-    columns = _reported(message, report)
-    # If no answer told when eSMS took it, that was with the first call that had none.
+    columns: dict[str, Any] = {"send_status": report.send_status, "error_message": ""}
+    if report.total_price is not None:
+        columns["total_price"] = report.total_price
+    if report.telco_id is not None:
+        columns["telco_id"] = report.telco_id
+    if report.sms_id and not message.sms_id:
+        columns["sms_id"] = report.sms_id[:64]
+    # Where no answer told when eSMS took the message, it counts as taken by the first call that had none.
     columns["sent_at"] = message.sent_at or message.uncertain_since or timezone.now()
     if to == Status.SENT and message.next_query_at is None:
         sms_id = message.sms_id or report.sms_id
@@ -55,17 +61,6 @@ def apply_report(
 
 
 def status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:
-    """The status that the message has after the report; None where the report changes nothing."""
+    """Return the status that the message has after the report, or None where the report changes nothing."""
     to, current = _STATUS.get(report.verdict), Status(message.status)
     return to if to in lifecycle.TRANSITIONS[current] or to == current == Status.SENT else None
-
-
-def _reported(message: OutboundViberMessage, report: DeliveryReport) -> dict[str, Any]:
-    columns: dict[str, Any] = {"send_status": report.send_status, "error_message": ""}
-    if report.total_price is not None:
-        columns["total_price"] = report.total_price
-    if report.telco_id is not None:
-        columns["telco_id"] = report.telco_id
-    if report.sms_id and not message.sms_id:
-        columns["sms_id"] = report.sms_id[:64]
-    return columns

@@ -1,4 +1,4 @@
-"""What eSMS reports to us: stored together with what it changes, and kept where that fails."""
+"""Callbacks from eSMS: each is stored together with what it changes, and stored alone where applying it fails."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .parsing import DeliveryReport, MalformedReport, bounded, parse_report
 logger = logging.getLogger("esms_viber")
 
 MOST_EVENTS = 100
-"""Callbacks kept per message that moved nothing."""
+"""Limit, for each message, of stored callbacks that changed no status."""
 
 
 class Receipt(enum.Enum):
-    """What to answer to a callback."""
+    """The HTTP status to answer a callback with."""
 
     GONE = 404
     TAKEN = 200
@@ -38,49 +38,36 @@ class Receipt(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Callback:
-    """What came, under a token that was valid."""
+    """A request whose token was valid."""
 
     pk: int
     request_id: str
-    """As the token has it."""
+    """The RequestId in the token."""
     data: dict[str, str]
     fingerprint: str
     report: DeliveryReport | None
-    """None: no result can be read from it."""
+    """Stays None if no result can be read from the parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """What the events of a message tell of a callback, before it is stored."""
+    """The traces of a callback in the stored events of its message."""
 
     had_request: bool
-    """Was its RequestId ever the message's?"""
+    """Did the message ever have the callback's RequestId?"""
     known: int | None
-    """The event of the same callback, where it came before."""
+    """The event of the same callback, if it came before."""
     applied: bool
-    """Did it move the status then?"""
-    moved_nothing: int
-    """The callbacks that are kept and moved nothing."""
+    """Did that event change the status?"""
+    unapplied: int
+    """Stored callbacks that changed no status."""
 
 
 def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) -> Receipt:
     """Store a callback whose token was valid, and apply it, in one transaction.
 
-    Where applying fails it is stored all the same, and applied when eSMS repeats it.
+    Where that fails the callback is stored alone, and applied when eSMS repeats it.
     """
-    callback = _read(pk, request_id, parameters)
-    try:
-        return _receive(callback)
-    except Exception as error:  # noqa: BLE001 - whatever the database raises
-        log_failure(error, "callback for message %s could not be applied", pk)
-    try:
-        _store_alone(callback)
-    except Exception as error:  # noqa: BLE001 - as above
-        log_failure(error, "callback for message %s could not be stored", pk)
-    return Receipt.FAILED
-
-
-def _read(pk: int, request_id: str, parameters: Mapping[str, str]) -> _Callback:
     data, report = bounded(parameters), None
     try:
         report = parse_report(data)
@@ -89,33 +76,83 @@ def _read(pk: int, request_id: str, parameters: Mapping[str, str]) -> _Callback:
     else:
         if report.left_out:
             logger.warning("callback for message %s: cannot be read, and left out: %s", pk, ", ".join(report.left_out))
-    return _Callback(pk, request_id, data, _fingerprint(pk, request_id, parameters), report)
-
-
-def _fingerprint(pk: int, request_id: str, parameters: Mapping[str, str]) -> str:
     pairs = sorted((name.lower(), value) for name, value in parameters.items())
-    return hashlib.sha256(json.dumps([pk, request_id, pairs]).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps([pk, request_id, pairs]).encode()).hexdigest()
+    callback = _Callback(pk, request_id, data, fingerprint, report)
+
+    try:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return _receive(callback)
+            except (applying.MovedOn, IntegrityError):
+                # A worker, or the same callback in another process, wrote after our read, so read again.
+                if not tries_left:
+                    raise
+    except Exception as error:  # noqa: BLE001 - whatever the database raises
+        log_failure(error, "callback for message %s could not be applied", pk)
+
+    try:
+        message = OutboundViberMessage.objects.for_writing().filter(pk=pk).first()
+        if message is not None and (history := _history(message, callback)).had_request and history.known is None:
+            alias = OutboundViberMessage.objects.write_alias()
+            in_transaction(lambda: lifecycle.store_events([_new_event(callback)]), using=alias)
+    except Exception as error:  # noqa: BLE001 - as above
+        log_failure(error, "callback for message %s could not be stored", pk)
+    return Receipt.FAILED
 
 
 def _receive(callback: _Callback) -> Receipt:
-    for tries_left in reversed(range(TRIES)):
-        # Read outside the transaction, because on SQLite that has to begin with a write.
-        message = OutboundViberMessage.objects.for_writing().filter(pk=callback.pk).first()
-        if message is None:
-            return Receipt.GONE
-        history = _history(message, callback)
-        if not history.had_request:
-            logger.warning("callback for message %s carries a RequestId that it never had: not stored", callback.pk)
-            return Receipt.GONE
-        try:
-            _store(message, history, callback)
-        except (applying.MovedOn, IntegrityError):
-            # A sender, or the same callback in another process, came in between: look again.
-            if not tries_left:
-                raise
+    """Store the event of a callback, and what its report changes; raise where another process writes in between."""
+    # Read outside the transaction, because on SQLite that has to begin with a write.
+    message = OutboundViberMessage.objects.for_writing().filter(pk=callback.pk).first()
+    if message is None:
+        return Receipt.GONE
+    history = _history(message, callback)
+    if not history.had_request:
+        logger.warning("callback for message %s carries a RequestId that it never had: not stored", callback.pk)
+        return Receipt.GONE
+    receipt = Receipt.TAKEN if callback.report else Receipt.NONSENSE
+    if history.applied:
+        return receipt
+
+    # A report changes nothing if it is about an earlier attempt, or contradicts the message.
+    report, to = callback.report, None
+    if report is not None:
+        if callback.request_id != message.request_id:
+            logger.info("callback for message %s belongs to an earlier attempt", message.pk)
+        elif report.names_another_request(message.request_id):
+            logger.warning("callback for message %s carries another RequestId", message.pk)
+        elif report.names_another_phone(message.phone):
+            logger.warning("callback for message %s carries another phone", message.pk)
         else:
-            break
-    return Receipt.TAKEN if callback.report else Receipt.NONSENSE
+            if message.sms_id and report.names_another_sms_id(message.sms_id):
+                logger.warning("callback for message %s carries another SMSID; the first one is kept", message.pk)
+            to = applying.status_after(message, report)
+
+    known = None
+    if history.known is not None:
+        if to is None:
+            return receipt
+        known = ViberMessageEvent.objects.for_writing().filter(pk=history.known).first()
+    elif to in {None, message.status} and history.unapplied >= MOST_EVENTS:
+        logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, MOST_EVENTS)
+        return receipt
+
+    def write() -> None:
+        # Work on copies, because after a rollback this runs again and must not find its own changes.
+        changed, event = copy.copy(message), copy.copy(known) or _new_event(callback)
+        if report is not None and to is not None:
+            # Update the message before inserting the event: on MariaDB the insert locks the message's row, but too
+            # weakly for the UPDATE.
+            event.applied = applying.apply_report(changed, report, event, again=known is not None)
+        if known is None:
+            event.save(using=alias, force_insert=True)
+        elif event.applied:
+            event.save(using=alias, update_fields=["applied"])
+
+    alias = OutboundViberMessage.objects.write_alias()
+    in_transaction(write, using=alias)
+    return receipt
 
 
 def _history(message: OutboundViberMessage, callback: _Callback) -> _History:
@@ -127,44 +164,12 @@ def _history(message: OutboundViberMessage, callback: _Callback) -> _History:
     known = {fingerprint: (pk, applied) for _kind, pk, fingerprint, applied in found}
     pk, applied = known.get(callback.fingerprint, (None, False))
     return _History(
-        # Whatever is queued, called or taken over leaves an event under its RequestId.
+        # Each RequestId leaves an event that is no callback, when its message is queued, called or taken over.
         had_request=bool(callback.request_id) and (is_current or any(kind != kept for kind, *_ in found)),
         known=pk,
         applied=applied,
-        moved_nothing=sum(kind == kept and not applied for kind, _pk, _fingerprint, applied in found),
+        unapplied=sum(kind == kept and not applied for kind, _pk, _fingerprint, applied in found),
     )
-
-
-def _store(message: OutboundViberMessage, history: _History, callback: _Callback) -> None:
-    """Write the event and what the report changes; nothing for a known one that changes nothing, or one too many."""
-    if history.applied:
-        return
-    to = None
-    if callback.report is not None and _speaks_of(message, callback.report, callback.request_id):
-        to = applying.status_after(message, callback.report)
-    if history.known is not None and to is None:
-        return
-    if history.known is None and to in {None, message.status} and history.moved_nothing >= MOST_EVENTS:
-        logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, MOST_EVENTS)
-        return
-    known = None
-    if history.known is not None:
-        known = ViberMessageEvent.objects.for_writing().filter(pk=history.known).first()
-
-    alias = OutboundViberMessage.objects.write_alias()
-
-    def write() -> None:
-        # On copies, because what a rollback takes back must not stay on what is written once more.
-        changed, event = copy.copy(message), copy.copy(known) or _new_event(callback)
-        if callback.report is not None and to is not None:
-            # First, because an event that is inserted locks its message on MariaDB, too weakly for the UPDATE.
-            event.applied = applying.apply_report(changed, callback.report, event, again=known is not None)
-        if known is None:
-            event.save(using=alias, force_insert=True)
-        elif event.applied:
-            event.save(using=alias, update_fields=["applied"])
-
-    in_transaction(write, using=alias)
 
 
 def _new_event(callback: _Callback) -> ViberMessageEvent:
@@ -176,27 +181,3 @@ def _new_event(callback: _Callback) -> ViberMessageEvent:
         data=callback.data,
         fingerprint=callback.fingerprint,
     )
-
-
-def _store_alone(callback: _Callback) -> None:
-    """Keep a callback that could not be applied, unless it is kept already or not of this message."""
-    message = OutboundViberMessage.objects.for_writing().filter(pk=callback.pk).first()
-    if message is not None and (history := _history(message, callback)).had_request and history.known is None:
-        alias = OutboundViberMessage.objects.write_alias()
-        in_transaction(lambda: lifecycle.store_events([_new_event(callback)]), using=alias)
-
-
-def _speaks_of(message: OutboundViberMessage, report: DeliveryReport, request_id: str) -> bool:
-    """May this report move the status? An older attempt's, or one that contradicts itself, may not."""
-    if request_id != message.request_id:
-        logger.info("callback for message %s belongs to an earlier attempt", message.pk)
-        return False
-    if report.names_another_request(message.request_id):
-        logger.warning("callback for message %s carries another RequestId", message.pk)
-        return False
-    if report.names_another_phone(message.phone):
-        logger.warning("callback for message %s carries another phone", message.pk)
-        return False
-    if message.sms_id and report.names_another_sms_id(message.sms_id):
-        logger.warning("callback for message %s carries another SMSID; the first one is kept", message.pk)
-    return True

@@ -1,12 +1,14 @@
-"""Asking eSMS what became of messages: those that somebody names, and those whose time has come."""
+"""Ask eSMS what became of messages: of the ones that somebody names, and of the ones that are due for a query."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
@@ -19,7 +21,7 @@ from ..delivery.calls import GATHERING, Calls, Query
 from ..delivery.outcomes import is_silent
 from ..delivery.results import in_log
 from ..formatting import put_together
-from ..gateways.base import CallOutcome, StatusResult
+from ..gateways.base import CallOutcome
 from ..gateways.loading import get_gateway
 from ..lifecycle import FIRST_QUERY, next_query_at
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
@@ -30,7 +32,6 @@ from .parsing import MalformedReport, parse_report
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-
 logger = logging.getLogger("esms_viber")
 
 ASKABLE = (Status.SENDING, Status.UNKNOWN, Status.SENT)
@@ -40,7 +41,7 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class RefreshSummary:
-    """What came of asking about messages that have no final report."""
+    """The counts of one run of `refresh_due_messages()`."""
 
     delivered: int = 0
     undelivered: int = 0
@@ -55,16 +56,16 @@ class RefreshSummary:
 
 
 def can_ask(message: OutboundViberMessage) -> bool:
-    """eSMS finds a message by its SMSID alone, and stores none that was sent to the sandbox."""
+    """Can eSMS find the message? It does so by the SMSID alone, and stores none that was sent to the sandbox."""
     return bool(message.sms_id) and not message.sandbox and message.status in ASKABLE
 
 
 def refresh_viber_messages(
     messages: Iterable[OutboundViberMessage], *, user: AbstractBaseUser | None = None
 ) -> list[OutboundViberMessage]:
-    """Ask eSMS about the messages that have no final report yet; the rows asked about, as they are then.
+    """Ask eSMS about the messages that have no final report yet, and return the rows asked about, as they are then.
 
-    Skipped: sandbox messages, and those that have no SMSID. eSMS answers for seven days after a send. Where it
+    Sandbox messages and those without an SMSID are skipped. eSMS answers for seven days after a send. Where it
     refuses the account or does not answer, the rest is not asked about. Raises `TransactionManagementError` inside an
     open transaction.
     """
@@ -87,132 +88,112 @@ def refresh_due_messages(
     """
     refuse_open_transaction("Call it after the commit.", using=OutboundViberMessage.objects.write_alias())
     calls = Calls(get_gateway(), get_settings())
-    found = {Status.DELIVERED: 0, Status.UNDELIVERED: 0}
-    asked, due = 0, OutboundViberMessage.objects.for_writing().due_for_query
-    while not calls.stopped and not should_stop() and (limit is None or asked < limit):
-        queries = _claim(_AT_ONCE if limit is None else min(_AT_ONCE, limit - asked))
+    statuses = Counter[str]()
+    while not calls.stopped and not should_stop() and (limit is None or statuses.total() < limit):
+        queries = _claim(_AT_ONCE if limit is None else min(_AT_ONCE, limit - statuses.total()))
         if not queries:
             break
         _ask_all(queries, calls, should_stop=should_stop)
-        answered = [query for query in queries if query.result is not None]
-        _put_back([query for query in queries if query.result is None], timezone.now())
-        _put_back([query for query in queries if _had_no_answer(query)], timezone.now() + FIRST_QUERY)
-        asked += len(answered)
-        for query in answered:
-            if query.message.status in found:
-                found[Status(query.message.status)] += 1
-        on_progress(len(answered))
-    delivered, undelivered = found.values()
+        # Claiming a message put off its next query. Undo that for those that were not asked about, or in vain.
+        asked = [(query.message, query.result) for query in queries if query.result is not None]
+        in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
+        _ask_again([query.message for query in queries if query.result is None], timezone.now())
+        _ask_again(in_vain, timezone.now() + FIRST_QUERY)
+        statuses.update(message.status for message, _result in asked)
+        on_progress(len(asked))
+    delivered, undelivered = statuses[Status.DELIVERED], statuses[Status.UNDELIVERED]
     return RefreshSummary(
-        delivered, undelivered, asked - delivered - undelivered, due().count(), calls.account_code, calls.outage
+        delivered=delivered,
+        undelivered=undelivered,
+        undecided=statuses.total() - delivered - undelivered,
+        left=OutboundViberMessage.objects.for_writing().due_for_query().count(),
+        account_code=calls.account_code,
+        outage=calls.outage,
     )
 
 
 def _claim(limit: int) -> list[Query]:
-    """Messages whose time to be asked about has come; nobody else asks about them before the next time."""
-    if not OutboundViberMessage.objects.for_writing().due_for_query().exists():
-        return []
-    return in_transaction(lambda: _plan_next(limit), using=OutboundViberMessage.objects.write_alias())
+    """Claim messages that are due for a query: plan their next one, so that no other process asks before then."""
+    rows = OutboundViberMessage.objects.for_writing()
+
+    def plan_next() -> list[Query]:
+        now = timezone.now()
+        messages = list(lock(rows.due_for_query(now), skip_locked=True)[:limit])
+        changes = []
+        for message in messages:
+            message.next_query_at = next_query_at(message.sent_at or now, now)
+            changes.append(({"pk": message.id, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
+        update_each(OutboundViberMessage, changes, using=rows.db)
+        return [Query(message) for message in messages]
+
+    return in_transaction(plan_next, using=rows.db) if rows.due_for_query().exists() else []
 
 
-def _plan_next(limit: int) -> list[Query]:
-    now = timezone.now()
-    due = OutboundViberMessage.objects.for_writing().due_for_query(now)
-    messages = list(lock(due, skip_locked=True)[:limit])
-    changes = []
-    for message in messages:
-        message.next_query_at = next_query_at(message.sent_at or now, now)
-        changes.append(({"pk": message.id, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
-    update_each(OutboundViberMessage, changes, using=due.db)
-    return [Query(message) for message in messages]
-
-
-def _had_no_answer(query: Query) -> bool:
-    return query.result is not None and (is_silent(query.result) or query.result.code in ACCOUNT_CODES)
-
-
-def _put_back(queries: Iterable[Query], when: dt.datetime) -> None:
-    """Those that were asked about in vain, or not at all, have not had their turn."""
-    pks = [query.message.id for query in queries]
-    rows = OutboundViberMessage.objects.for_writing().filter(pk__in=pks, status=Status.SENT)
-    rows.update(next_query_at=when)
+def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> None:
+    rows = OutboundViberMessage.objects.for_writing().filter(pk__in=[message.id for message in messages])
+    rows.filter(status=Status.SENT).update(next_query_at=when)
 
 
 def _ask_all(
     queries: Iterable[Query], calls: Calls, *, user: Any = None, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """Call from many threads, record from this one; the messages are then as they are stored."""
+    """Call from many threads and record from this one; afterwards each query has its message as it is stored."""
+    alias = OutboundViberMessage.objects.write_alias()
     pending = {calls.start_query(query): query for query in queries}
     try:
         while pending:
             if should_stop():
                 calls.stop()
             done, _pending = wait(pending, timeout=GATHERING)
-            _record([query for future in done if (query := pending.pop(future)).result is not None], user)
+            asked = [query for future in done if (query := pending.pop(future)).result is not None]
+            rows = in_transaction(partial(_record, asked, user), using=alias) if asked else {}
+            for query in asked:
+                if query.result is not None and (row := rows.get(query.message.id)):
+                    query.message = row
+                    phone, told = mask_phone(row.phone), in_log(query.result)
+                    logger.info("asked about message %s to %s: %s (%s)", row.id, phone, row.status, told)
+                else:
+                    logger.warning("message %s was deleted while eSMS was asked about it", query.message.id)
+                    query.result = None
     except BaseException:
         calls.stop()
         wait([future for future in pending if not future.cancel()])
         raise
 
 
-def _record(queries: Sequence[Query], user: Any) -> None:
-    if not queries:
-        return
-    rows = in_transaction(lambda: _write(queries, user), using=OutboundViberMessage.objects.write_alias())
-    for query in queries:
-        if query.message.id in rows:
-            query.message = rows[query.message.id]
-            _log(query.message, query.result)
-        else:
-            logger.warning("message %s was deleted while eSMS was asked about it", query.message.id)
-            query.result = None
-
-
-def _log(message: OutboundViberMessage, result: StatusResult | None) -> None:
-    if result is not None:
-        phone = mask_phone(message.phone)
-        logger.info("asked about message %s to %s: %s (%s)", message.id, phone, message.status, in_log(result))
-
-
-def _write(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
+def _record(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
+    """Store an event for each answer, apply the reports among them, and return the rows that still exist."""
     rows = OutboundViberMessage.objects.for_writing().filter(pk__in=[query.message.id for query in queries])
     found = {row.id: row for row in lock(rows.order_by("pk"))}
-    polls = [
-        (found[query.message.id], query.result, _event(found[query.message.id], query.result, user))
-        for query in queries
-        if query.message.id in found and query.result is not None
-    ]
-    for message, result, event in polls:
-        if result.outcome is CallOutcome.ANSWERED and result.code == "100":
-            event.applied = _apply(message, result, event)
-    lifecycle.store_events(event for _message, _result, event in polls)
-    return found
-
-
-def _event(message: OutboundViberMessage, result: StatusResult, user: Any) -> ViberMessageEvent:
-    return lifecycle.make_note(
-        message,
-        result.text,
-        kind=ViberMessageEvent.Kind.POLL,
-        code=result.code,
-        duration_ms=result.duration_ms,
-        data=dict(result.values),
-        user=user,
-    )
-
-
-def _apply(message: OutboundViberMessage, result: StatusResult, event: ViberMessageEvent) -> bool:
-    try:
-        report = parse_report(result.values)
-    except MalformedReport as error:
-        logger.warning("status answer for message %s makes no sense: %s", message.id, error)
-        return False
-    if report.left_out:
-        logger.warning(
-            "status answer for message %s: cannot be read, and left out: %s", message.id, ", ".join(report.left_out)
+    events = []
+    for query in queries:
+        message, result = found.get(query.message.id), query.result
+        if message is None or result is None:
+            continue
+        event = lifecycle.make_note(
+            message,
+            result.text,
+            kind=ViberMessageEvent.Kind.POLL,
+            code=result.code,
+            duration_ms=result.duration_ms,
+            data=dict(result.values),
+            user=user,
         )
-        event.text = put_together(*report.notes, event.text)[:500]
-    if report.names_another_sms_id(message.sms_id):
-        logger.warning("status answer for message %s speaks of another SMSID", message.id)
-        return False
-    return apply_report(message, report, event)
+        events.append(event)
+        if result.outcome is not CallOutcome.ANSWERED or result.code != "100":
+            continue
+        try:
+            report = parse_report(result.values)
+        except MalformedReport as error:
+            logger.warning("status answer for message %s makes no sense: %s", message.id, error)
+            continue
+        if report.left_out:
+            names = ", ".join(report.left_out)
+            logger.warning("status answer for message %s: cannot be read, and left out: %s", message.id, names)
+            event.text = put_together(*report.notes, event.text)[:500]
+        if report.names_another_sms_id(message.sms_id):
+            logger.warning("status answer for message %s speaks of another SMSID", message.id)
+        else:
+            event.applied = apply_report(message, report, event)
+    lifecycle.store_events(events)
+    return found

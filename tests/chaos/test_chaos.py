@@ -19,6 +19,7 @@ from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.services import queue_viber_messages
 from tests.chaos.esms import Esms, Taken
 from tests.chaos.sender import LEASE
+from tests.factories import states
 from tests.test_concurrency import _database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -122,10 +123,6 @@ def test_nothing_is_lost_and_nothing_is_sent_twice(live_server, clock, settings,
 def queue_in_portions(number: int) -> list[OutboundViberMessage]:
     messages = [OutboundViberMessage(phone=f"09{n:08d}", content=f"Order {n}") for n in range(number)]
     return queue_viber_messages(messages)
-
-
-def states() -> Counter[str]:
-    return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
 
 
 def torment(esms: Esms, senders: Senders, chance: random.Random, number: int) -> None:

@@ -17,6 +17,7 @@ from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import deliver_due_messages, queue_viber_message, queue_viber_messages
 from tests.engines.engine import Engine, Workers
 from tests.engines.esms import Esms
+from tests.factories import states
 
 TEXT = "Xin chào"
 
@@ -44,10 +45,6 @@ def hand_over(messages: Iterable[OutboundViberMessage]) -> None:
 
 def each_once(messages: Iterable[OutboundViberMessage]) -> Counter[str]:
     return Counter(message.phone for message in messages)
-
-
-def states() -> Counter[str]:
-    return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
 
 
 def all_are_sent() -> bool:
