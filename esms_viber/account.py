@@ -1,4 +1,4 @@
-"""The account's balance and likely prices: what eSMS says about money, and what our own messages cost."""
+"""Money: the account's balance, asked of eSMS, and likely prices, taken from our own latest messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .codes import Verdict, describe
 from .conf import ViberSettings, get_settings
 from .exceptions import EsmsViberError, log_failure
 from .formatting import stored
-from .gateways.base import BalanceResult, BaseGateway, CallOutcome
+from .gateways.base import BalanceResult, CallOutcome
 from .gateways.console import ConsoleGateway
 from .gateways.loading import get_gateway
 from .gateways.memory import MemoryGateway
@@ -33,15 +33,15 @@ class Balance:
     amount: Decimal
     """VND."""
     at: dt.datetime
-    """When eSMS said so."""
+    """When eSMS told it."""
 
 
 class BalanceUnavailable(EsmsViberError):
-    """eSMS did not tell the balance: why, and what to do about it, in a sentence for people."""
+    """eSMS did not tell the balance; the message is for people, and says why and what to do."""
 
 
 def remembered() -> Balance | None:
-    """What eSMS said within the last five minutes."""
+    """Return the balance that eSMS told within the last five minutes."""
     try:
         found: Balance | None = cache.get(_KEY)
     except Exception as error:  # noqa: BLE001 - a cache that is away must not hide how the queue stands
@@ -52,9 +52,19 @@ def remembered() -> Balance | None:
 
 def ask() -> Balance:
     """Ask eSMS now. Raises `BalanceUnavailable`."""
-    result = _fetch(_get_gateway())
+    gateway, problem = None, ""
+    try:
+        gateway = get_gateway()
+    except ImproperlyConfigured as error:
+        problem = str(error)
+    if isinstance(gateway, ConsoleGateway | MemoryGateway):
+        problem = _('ESMS_VIBER["GATEWAY"] is %(name)s, so there is nobody to ask.') % {"name": type(gateway).__name__}
+    if gateway is None or problem:
+        # Raise after the handler, so that the error has no context whose frames hold the keys.
+        raise BalanceUnavailable(problem)
+    result = gateway.fetch_balance()
     if result.balance is None:
-        raise BalanceUnavailable(_what_went_wrong(result))
+        raise BalanceUnavailable(_why_unknown(result))
     balance = Balance(result.balance, timezone.now())
     try:
         cache.set(_KEY, balance, _REMEMBERED_FOR)
@@ -63,30 +73,14 @@ def ask() -> Balance:
     return balance
 
 
-def _get_gateway() -> BaseGateway:
-    try:
-        return get_gateway()
-    except ImproperlyConfigured as error:
-        sentence = str(error)
-    raise BalanceUnavailable(sentence)
-
-
-def _fetch(gateway: BaseGateway) -> BalanceResult:
-    if isinstance(gateway, ConsoleGateway | MemoryGateway):
-        raise BalanceUnavailable(
-            _('ESMS_VIBER["GATEWAY"] is %(name)s, so there is nobody to ask.') % {"name": type(gateway).__name__}
-        )
-    return gateway.fetch_balance()
-
-
-def _what_went_wrong(result: BalanceResult) -> str:
+def _why_unknown(result: BalanceResult) -> str:
     if result.code == "100":
         return _("eSMS accepts the keys, but did not tell the balance.")
     if result.code:
         code = describe(result.code)
         named = _("Code %(code)s") % {"code": code.code}
         if code.verdict is not Verdict.ACCOUNT:
-            # Its remedy would be one for a message.
+            # The remedy of such a code is for a message, not for the account.
             sentence = _("eSMS did not tell the balance: %(reason)s.") % {
                 "reason": f"{named}: {code.meaning}".rstrip(".")
             }
@@ -112,11 +106,11 @@ def _what_went_wrong(result: BalanceResult) -> str:
 
 
 _LATEST = (5_000, 100_000)
-"""Messages that are looked at: the latest, and where these have no price yet, more of them."""
+"""Numbers of latest messages to look at for prices; the second is for kinds that have no price among the first."""
 
 
 def average_prices() -> dict[Kind, Decimal]:
-    """By kind, the average of what eSMS reported of the latest messages; without the kinds of which it has not."""
+    """Return, by kind, the average price that eSMS reported of the latest messages; kinds without any are missing."""
     rows = OutboundViberMessage.objects.for_writing()
     latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0
     found: dict[Kind, Decimal] = {}
@@ -128,7 +122,7 @@ def average_prices() -> dict[Kind, Decimal]:
 
 
 def estimate(counts: Mapping[Kind, int]) -> Decimal | None:
-    """What so many messages of each kind may cost together; None where no price of one of them is known."""
+    """Estimate the cost of this number of messages of each kind; None where a kind's price is not known."""
     prices = average_prices()
     if not counts or not counts.keys() <= prices.keys():
         return None

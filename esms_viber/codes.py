@@ -1,4 +1,4 @@
-"""What eSMS's answer codes mean, what they say about a send, and what a person should do."""
+"""The table of eSMS's answer codes: the meaning, the verdict on a send, and what a person should do."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.Enum):
-    """What a code says about the call that it answers."""
+    """The meaning of a code for the call that it answers."""
 
     ACCEPTED = "accepted"
     """eSMS took the message; not a proof of delivery."""
     MESSAGE = "message"
-    """Refused for good as it stands; other messages are not concerned."""
+    """eSMS refuses this message for good as it stands; other messages are not concerned."""
     ACCOUNT = "account"
-    """Refused, and every other message would be, until somebody changes the account or the settings."""
+    """eSMS refuses every message, until somebody changes the account or the settings."""
     DUPLICATE = "duplicate"
     """The RequestId was used before."""
     UNCERTAIN = "uncertain"
@@ -173,20 +173,17 @@ NETWORKS: Mapping[int, str] = MappingProxyType(
         7: "Reddi",
     }
 )
-"""By `telcoid`, as eSMS documents it for its callbacks; its samples hold other numbers as well."""
+"""Mobile networks by `telcoid`, as eSMS documents it for its callbacks; its samples hold other numbers as well."""
 
 CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in _TABLE})
 ACCOUNT_CODES = frozenset(entry.code for entry in _TABLE if entry.verdict is Verdict.ACCOUNT)
 
 
 def describe(code: str) -> Code:
-    """The table's entry; for a code that is not in it, one that claims nothing."""
+    """Return the table's entry or, for a code that is not in it, an entry that claims nothing."""
     if known := CODES.get(code):
         return known
-    return Code(code, Verdict.UNCERTAIN, _meaning_of_unknown(code), _CHECK_BEFORE_RESENDING)
-
-
-def _meaning_of_unknown(code: str) -> _StrOrPromise:
-    if not code:
-        return _("eSMS answered without a code.")
-    return format_lazy(_("Code {code} is not in eSMS's table of codes."), code=code[:20])
+    meaning = _("eSMS answered without a code.")
+    if code:
+        meaning = format_lazy(_("Code {code} is not in eSMS's table of codes."), code=code[:20])
+    return Code(code, Verdict.UNCERTAIN, meaning, _CHECK_BEFORE_RESENDING)

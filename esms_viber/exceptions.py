@@ -1,4 +1,4 @@
-"""The errors of the public interface, and how an error is logged without what it may hold: keys, texts, phones."""
+"""The errors of the public interface, and logging of errors without the keys, texts and phones they may hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from django.utils.translation import gettext as _
 
 
 class EsmsViberError(Exception):
-    """Base of everything this app raises on its own account."""
+    """The base of this app's own errors."""
 
 
 class GatewayRefused(EsmsViberError):
     """The message was not taken, or did not arrive: change it, the account or the recipient."""
 
     def __init__(self, code: str, remedy: str) -> None:
-        # What was taken and not delivered has the code of a success, which explains nothing.
+        # An undelivered message has the code of a success, because eSMS took it, and that explains nothing.
         has_meaning = code not in {"", "100"}
         told = _("Code %(code)s: %(remedy)s") % {"code": code, "remedy": remedy} if has_meaning else remedy
         super().__init__(told)
@@ -44,13 +44,13 @@ class MessageNotEditable(EsmsViberError):
 class DedupeKeyTaken(EsmsViberError, OperationalError):
     """Another transaction has stored a message with this dedupe key, and the open one cannot see it: repeat it whole.
 
-    So it is under REPEATABLE READ and SERIALIZABLE where the open transaction has read before the other committed.
+    This happens under REPEATABLE READ and SERIALIZABLE, if the open transaction had read before the other committed.
     It is an `OperationalError`, because sites that choose these levels repeat their transactions at one.
     """
 
 
 class CancelSend(Exception):
-    """Raised by a `pre_send` receiver: do not send this message. Its argument is the reason shown to people."""
+    """Raised by a `pre_send` receiver to keep a message from being sent. Its argument is the reason shown to people."""
 
 
 logger = logging.getLogger("esms_viber")
@@ -60,7 +60,7 @@ _LARGEST_MYSQL_CODE = 9999
 
 
 def log_failure(error: BaseException, sentence: str, *args: object) -> None:
-    """Log an error with the types, codes and places of the exception and of what it came from.
+    """Log an error with the types, codes and places of the exception and of its causes.
 
     Their texts are left out, because a database's quotes whole rows, and a site's own may name a customer.
     """
@@ -68,8 +68,16 @@ def log_failure(error: BaseException, sentence: str, *args: object) -> None:
 
 
 def outline(error: BaseException) -> str:
-    """The exception and what it came from: types, codes and places; the text only where a setting is wrong."""
-    return "\n".join(line for one in _chain(error) for line in (_title(one), *_places(one)))
+    """List the exception and its causes by type, code and place, with the text only where a setting is wrong."""
+    lines = []
+    for one in _chain(error):
+        kind = type(one)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        explained = str(one) if isinstance(one, ImproperlyConfigured) else _code(one)
+        lines.append(f"{name} ({explained})" if explained else name)
+        for frame, line in list(traceback.walk_tb(one.__traceback__))[-_FRAMES_SHOWN:]:
+            lines.append(f"  {frame.f_globals.get('__name__')}:{line} {frame.f_code.co_qualname}")
+    return "\n".join(lines)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -80,15 +88,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _title(error: BaseException) -> str:
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    explained = str(error) if isinstance(error, ImproperlyConfigured) else _code(error)
-    return f"{name} ({explained})" if explained else name
-
-
 def _code(error: BaseException) -> str:
-    """The system's or the database's own code for what went wrong."""
+    """Return the code that the system or the database gives the error."""
     if isinstance(error, OSError):
         return errno.errorcode.get(error.errno or 0, "")
     if not isinstance(error, DatabaseTrouble):
@@ -99,8 +100,3 @@ def _code(error: BaseException) -> str:
     # MySQL's drivers give the number as the first argument.
     number = error.args[0] if error.args else None
     return str(number) if isinstance(number, int) and number <= _LARGEST_MYSQL_CODE else ""
-
-
-def _places(error: BaseException) -> list[str]:
-    frames = list(traceback.walk_tb(error.__traceback__))[-_FRAMES_SHOWN:]
-    return [f"  {frame.f_globals.get('__name__')}:{line} {frame.f_code.co_qualname}" for frame, line in frames]

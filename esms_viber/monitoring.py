@@ -1,4 +1,4 @@
-"""Can messages go out with the settings as they are, and do they?"""
+"""Monitoring: can messages go out with the settings as they are, and does the queue move?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Min, Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
-from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from .codes import ACCOUNT_CODES, describe
 from .conf import get_dispatcher, get_settings, readable_settings
@@ -24,11 +24,72 @@ from .lifecycle import new_request_id
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .tokens import LARGEST_PK, callback_url
 
+# -- the settings ------------------------------------------------------------------------------------------------------
+
+
+def require_setup() -> None:
+    """Raise `ImproperlyConfigured`, naming the setting, where no message can be sent with the settings as they are."""
+    conf = get_settings()
+    get_gateway()
+    callback_url(LARGEST_PK, new_request_id(), conf)
+
+
+def find_trouble() -> str:
+    """Say why messages do not go out with the settings as they are, in a sentence for people; empty where they do."""
+    try:
+        require_setup()
+        dispatcher = get_dispatcher()
+    except ImproperlyConfigured as error:
+        return str(error)
+    return task_trouble() if is_django_tasks(dispatcher) else ""
+
+
+def is_django_tasks(dispatcher: object) -> bool:
+    # Find it by its path, because `dispatch` imports this module.
+    return dispatcher is import_string("esms_viber.dispatch.django_tasks")
+
+
+def task_trouble() -> str:
+    """Say why the dispatcher `django_tasks` has no tasks, in a sentence for people; empty where it has."""
+    problem = find_task()[1]
+    return "" if problem is None else _tasks_cannot_be_used(str(problem))
+
+
+def backend_trouble() -> str:
+    """Return the first error of the tasks' backend's own check, in a sentence for people; empty where it finds none.
+
+    Only the system checks ask, because a backend may complain of what its worker lacks, and take tasks all the same.
+    """
+    task = find_task()[0]
+    if task is None:
+        return ""
+    try:
+        errors = [message.msg for message in task.get_backend().check() if message.level >= ERROR]
+    except Exception as error:  # noqa: BLE001 - somebody else's code, over settings that are wrong
+        errors = [f"{type(error).__name__}: {error}"]
+    return _tasks_cannot_be_used(errors[0]) if errors else ""
+
+
+def find_task() -> tuple[Any, Exception | None]:
+    """Return the task of the dispatcher `django_tasks`, or the error that keeps it from being imported."""
+    try:
+        return import_string("esms_viber.delivery.django_task.deliver"), None
+    except Exception as error:  # noqa: BLE001 - the import makes the task, with any backend that TASKS names
+        return None, error
+
+
+def _tasks_cannot_be_used(problem: str) -> str:
+    sentence = _('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
+    return sentence % {"problem": problem.rstrip(".")}
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
 STALLED_AFTER = dt.timedelta(minutes=10)
-"""So long may messages be due without a single call being made; cron comes every minute."""
+"""Nobody sends messages that are due for so long without a single call, because cron comes every minute."""
 
 _SILENCE = 5
-"""So many calls in a row without an answer are told as an outage; a sender stops after `CONCURRENCY` of them."""
+"""Calls in a row without an answer that are told as an outage; a worker stops after `CONCURRENCY` of them."""
 
 _NON_ANSWERS = {CallOutcome.NO_ANSWER.value, CallOutcome.NOT_CONNECTED.value}
 
@@ -41,20 +102,20 @@ class QueueStatus:
     queued: int
     """Waiting to be sent, those for a later time included."""
     due: int
-    """To be sent, or asked again, now."""
+    """To be called for now, for the first time or again."""
     oldest_due_at: dt.datetime | None
-    """Since when the oldest of these has been due."""
+    """When the oldest of these became due."""
     sending: int
     stuck: int
-    """Claimed by a sender that is gone; the next one takes them over."""
+    """Claimed by a worker that is gone; the next one takes them over."""
     stuck_since: dt.datetime | None
-    """Since when the oldest of these could have been taken over."""
+    """When the oldest of these could first have been taken over."""
     held_up: int
-    """Queued, and put back because a `pre_send` receiver of the site failed."""
+    """Queued again, because a `pre_send` receiver of the site failed."""
     unknown: int
-    """Perhaps sent, perhaps not; those that are repeated by themselves included."""
+    """Perhaps sent, perhaps not; those that a worker repeats included."""
     undecided: int
-    """Of these, the ones of the last seven days that nothing but a person's decision can settle."""
+    """Unknown ones of the last seven days that only a person can decide about."""
     unconfirmed: int
     """Taken by eSMS, without report or SMSID for a day: only its portal can tell."""
     last_call_at: dt.datetime | None
@@ -64,7 +125,7 @@ class QueueStatus:
     outage: bool
     """Have the last calls had no answer that can be read?"""
     misconfiguration: str = ""
-    """What is wrong in the settings so that no message goes out, in a sentence for people; empty: nothing."""
+    """Why no message goes out with the settings as they are, in a sentence for people; empty: they are right."""
 
     @property
     def stalled(self) -> bool:
@@ -82,11 +143,11 @@ class QueueStatus:
 
     @property
     def needs_a_person(self) -> bool:
-        """Are there messages of which only a person can find out, or decide, what becomes of them?"""
+        """Are there messages whose end only a person can find out, or decide?"""
         return bool(self.undecided or self.unconfirmed)
 
     def obstacles(self) -> list[str]:
-        """Why messages do not go out, and what to do about it, in sentences for people."""
+        """Say why messages do not go out, and what to do about it, in sentences for people."""
         found = []
         if self.misconfiguration:
             sentence = _("Messages do not go out until this is mended in the settings: %(problem)s")
@@ -123,7 +184,7 @@ class QueueStatus:
         return found
 
     def decisions(self) -> dict[str, str]:
-        """What only a person can find out or decide: by the queryset's method that finds them, sentences for people."""
+        """Say what only a person can find out or decide: sentences by the queryset's method that finds the messages."""
         found = {}
         if self.undecided:
             found["undecided"] = ngettext(
@@ -143,7 +204,7 @@ class QueueStatus:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: every field and every property, times in ISO 8601."""
+        """Return every field and property for JSON, with times in ISO 8601."""
         fields = {
             name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()
         }
@@ -151,7 +212,7 @@ class QueueStatus:
 
 
 def get_queue_status() -> QueueStatus:
-    """The queue as it stands now, in a handful of indexed queries. Settings in disorder are told, not raised."""
+    """Read the queue as it stands now, in a handful of indexed queries; wrong settings are told, not raised."""
     now = timezone.now()
     messages = OutboundViberMessage.objects.for_writing()
     waiting = messages.filter(status__in=[Status.QUEUED, Status.UNKNOWN, Status.SENDING]).aggregate(
@@ -166,7 +227,7 @@ def get_queue_status() -> QueueStatus:
     repeated = waiting.pop("repeated")
     due = messages.due(now).order_by().aggregate(due=Count("pk"), oldest_due_at=Min("next_attempt_at"))
     calls = _last_calls()
-    # What waits because of it may wait longer than the trouble lasts: the last call tells whether it does.
+    # Messages may wait longer than the trouble lasts, so the last call tells whether the account is still refused.
     last_code = calls[0].code if calls else ""
     is_refused = last_code in ACCOUNT_CODES and messages.in_account_trouble().exists()
     return QueueStatus(
@@ -183,7 +244,7 @@ def get_queue_status() -> QueueStatus:
 
 
 def in_trouble() -> bool:
-    """Do messages wait because eSMS refused the account or did not answer? Then one of them is tried first."""
+    """Do messages wait because eSMS refused the account or did not answer? Then a worker tries one of them first."""
     if OutboundViberMessage.objects.for_writing().in_account_trouble().exists():
         return True
     return _is_outage(_last_calls())
@@ -196,7 +257,7 @@ class _Call(NamedTuple):
 
 
 def _last_calls() -> list[_Call]:
-    """The latest calls about messages, newest first."""
+    """Return the latest calls about messages, newest first."""
     calls = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT)
     newest = calls.order_by("-pk").values_list("created_at", "code", "data__outcome")[: readable_settings().CONCURRENCY]
     return [_Call(*call) for call in newest]
@@ -206,59 +267,3 @@ def _is_outage(calls: list[_Call]) -> bool:
     """Have the latest calls had no answer, one after the other?"""
     silent = itertools.takewhile(lambda call: call.outcome in _NON_ANSWERS, calls)
     return sum(1 for _call in silent) >= min(_SILENCE, readable_settings().CONCURRENCY)
-
-
-def require_setup() -> None:
-    """Raise `ImproperlyConfigured`, naming the setting, where no message can be sent with the settings as they are."""
-    conf = get_settings()
-    get_gateway()
-    callback_url(LARGEST_PK, new_request_id(), conf)
-
-
-def find_trouble() -> str:
-    """Why messages do not go out with the settings as they are, in a sentence for people; empty where they do."""
-    try:
-        require_setup()
-        dispatcher = get_dispatcher()
-    except ImproperlyConfigured as error:
-        return str(error)
-    return task_trouble() if is_django_tasks(dispatcher) else ""
-
-
-def is_django_tasks(dispatcher: object) -> bool:
-    # By its path, because that module imports what this one serves.
-    return dispatcher is import_string("esms_viber.dispatch.django_tasks")
-
-
-def find_task() -> tuple[Any, Exception | None]:
-    """The task of the dispatcher `django_tasks`, or why it cannot be had."""
-    try:
-        return import_string("esms_viber.delivery.django_task.deliver"), None
-    except Exception as error:  # noqa: BLE001 - it is made when imported, by whatever backend TASKS names
-        return None, error
-
-
-def task_trouble() -> str:
-    """Why the dispatcher `django_tasks` has no tasks, in a sentence for people; empty where it has."""
-    problem = find_task()[1]
-    return "" if problem is None else _tasks_cannot_be_used(str(problem))
-
-
-def backend_trouble() -> str:
-    """The first error of the tasks' backend's own check, in a sentence for people; empty where it finds none.
-
-    For the system checks alone: a backend may complain of what its worker lacks, and take tasks all the same.
-    """
-    task = find_task()[0]
-    if task is None:
-        return ""
-    try:
-        errors = [message.msg for message in task.get_backend().check() if message.level >= ERROR]
-    except Exception as error:  # noqa: BLE001 - somebody else's code, over settings that are wrong
-        errors = [f"{type(error).__name__}: {error}"]
-    return _tasks_cannot_be_used(errors[0]) if errors else ""
-
-
-def _tasks_cannot_be_used(problem: str) -> str:
-    sentence = gettext('ESMS_VIBER["DISPATCHER"] is django_tasks, but tasks cannot be used: %(problem)s.')
-    return sentence % {"problem": problem.rstrip(".")}

@@ -1,10 +1,10 @@
-"""What became of many messages, in numbers: derived from the rows, for the admin."""
+"""Figures for the admin: results, costs and delivery times of many messages, counted from the rows."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
@@ -19,7 +19,7 @@ from .models.choices import WAITING
 from .models.querysets import MessageQuerySet
 
 COUNTED = tuple(status for status in Status if status != Status.DRAFT)
-"""Nobody has asked to send a draft."""
+"""Drafts are not counted, because nobody has asked to send them."""
 
 DELIVERY_BOUNDS = (
     dt.timedelta(seconds=10),
@@ -27,7 +27,7 @@ DELIVERY_BOUNDS = (
     dt.timedelta(minutes=10),
     dt.timedelta(hours=1),
 )
-"""Deliveries are counted by what they took at most; those over the last bound come last."""
+"""Deliveries are counted by the time they took at most; those over the last bound come last."""
 
 _TIMES = range(len(DELIVERY_BOUNDS) + 1)
 _EARLIER = -1
@@ -35,12 +35,11 @@ _EARLIER = -1
 
 @dataclass(slots=True)
 class Tally:
-    """Messages by what has become of them."""
+    """Messages counted by status, and their cost."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """By status."""
     cost: Decimal = Decimal(0)
-    """As far as eSMS has reported prices."""
+    """The sum of the prices that eSMS has reported."""
 
     @property
     def asked_for(self) -> int:
@@ -52,7 +51,7 @@ class Tally:
 
     @property
     def reported(self) -> int:
-        """Those that eSMS has a final report on."""
+        """The messages with a final report."""
         return self.counts[Status.DELIVERED] + self.counts[Status.UNDELIVERED]
 
     @property
@@ -70,38 +69,38 @@ class Day:
     """The messages that were created on one day of the current time zone."""
 
     date: dt.date | None
-    """None: on all days before the others."""
+    """Empty for all days before the others."""
     tally: Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What became of a set of messages."""
+    """The figures of a set of messages."""
 
     total: Tally
     days: list[Day]
-    """Those that have any, newest first."""
+    """The days with messages, newest first."""
     failures: list[tuple[str, str, int]]
-    """Status, answer code and number, most frequent first; what was not delivered has no code."""
+    """Status, answer code and number, most frequent first; for undelivered messages the code is empty."""
     deliveries: list[int]
-    """By `DELIVERY_BOUNDS`: how long they took from eSMS's answer to the report."""
+    """Numbers by `DELIVERY_BOUNDS` of the time from eSMS's answer to the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is still to come for a set of messages."""
+    """The work that is left for a set of messages."""
 
     queued: int
     """Waiting to be sent, those for a later time included."""
     sending: int
     repeated: int
-    """Perhaps sent, and asked again by themselves."""
+    """Perhaps sent, and called again without anyone asking."""
     due: int
-    """Of those that wait or are repeated, the ones whose time has come."""
+    """Queued or repeated, and to be called for now."""
     oldest_due_at: dt.datetime | None
-    """Since when the oldest of these has been due."""
+    """When the oldest of these became due."""
     starts_at: dt.datetime | None
-    """When the first of those goes out that wait for a later time."""
+    """When the first of the queued messages for a later time goes out."""
     awaited: int
     """Taken by eSMS within the last hour, so that a report is likely to come soon."""
     latest_at: dt.datetime | None
@@ -109,52 +108,46 @@ class Progress:
 
     @property
     def to_come(self) -> int:
-        """Those that are not through yet."""
+        """The messages that a worker has not finished with."""
         return self.queued + self.sending + self.repeated
 
 
 def counted(messages: MessageQuerySet) -> MessageQuerySet:
-    """Those that figures are about: no drafts, and no sandbox messages, which nobody delivers or charges."""
+    """Leave out drafts, and sandbox messages, because nobody delivers or charges these."""
     return messages.for_writing().filter(sandbox=False, status__in=COUNTED).order_by()
 
 
 def get_figures(messages: MessageQuerySet, days: Sequence[dt.date]) -> Figures:
-    """The days oldest first; what was created before them counts as one."""
+    """Count messages by day, failure and time of delivery. The days come oldest first; all before them count as one."""
+    starts = [start_of(day) for day in days]
+    grouped = messages.annotate(day=_number_of_day(starts, _EARLIER, len(days))).values_list("day", "status")
+    by_time = {f"n{number}": Count("pk", filter=took(number)) for number in _TIMES}
+    rows: Any = grouped.annotate(count=Count("pk"), cost=Sum("total_price"), **by_time)
     total, tallies = Tally(), defaultdict[int, Tally](Tally)
     deliveries = [0] * len(_TIMES)
-    for day, status, count, cost, *times in _by_day_and_status(messages, days):
+    for day, status, count, cost, *times in rows:
         for tally in (total, tallies[day]):
             tally.add(status, count, cost)
         deliveries = [before + more for before, more in zip(deliveries, times, strict=True)]
+
+    # Failures have a query of their own, because grouping the first one by code as well takes longer than both.
+    failures = Counter[tuple[str, str]]()
+    ended_badly = messages.filter(status__in=[Status.FAILED, Status.UNDELIVERED])
+    for status, code, count in ended_badly.values_list("status", "code_result").annotate(count=Count("pk")):
+        # An undelivered message was taken, so its code is that of a success.
+        failures[status, code if status == Status.FAILED else ""] += count
     return Figures(
         total=total,
         days=[Day(None if n == _EARLIER else days[n], tallies[n]) for n in sorted(tallies, reverse=True)],
-        failures=_failures(messages),
+        failures=[(*why, count) for why, count in sorted(failures.items(), key=lambda item: (-item[1], item[0]))],
         deliveries=deliveries,
     )
 
 
-def _by_day_and_status(messages: MessageQuerySet, days: Sequence[dt.date]) -> Any:
-    starts = [start_of(day) for day in days]
-    grouped = messages.annotate(day=_number_of_day(starts, _EARLIER, len(days))).values_list("day", "status")
-    times = {f"n{number}": Count("pk", filter=took(number)) for number in _TIMES}
-    return grouped.annotate(count=Count("pk"), cost=Sum("total_price"), **times)
-
-
-def _failures(messages: MessageQuerySet) -> list[tuple[str, str, int]]:
-    # Not one more key of the other query: that takes longer than both of them.
-    counts = Counter[tuple[str, str]]()
-    ended_badly = messages.filter(status__in=[Status.FAILED, Status.UNDELIVERED])
-    for status, code, count in ended_badly.values_list("status", "code_result").annotate(count=Count("pk")):
-        # The code of what was taken and not delivered is that of a success.
-        counts[status, code if status == Status.FAILED else ""] += count
-    return [(*reason, count) for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-
-
 def _number_of_day(starts: Sequence[dt.datetime], low: int, high: int) -> Case | Value:
-    """The last day that has begun, by halves: five comparisons for each row instead of thirty.
+    """Find the last day that has begun, by halves: five comparisons for each row instead of thirty.
 
-    No Trunc: MariaDB truncates in a time zone only where somebody has loaded its tables of time zones.
+    `Trunc` would not do, because MariaDB knows time zones only where somebody has loaded its tables of them.
     """
     if high - low == 1:
         return Value(low)
@@ -164,7 +157,7 @@ def _number_of_day(starts: Sequence[dt.datetime], low: int, high: int) -> Case |
 
 
 def took(number: int) -> Q:
-    """Deliveries that took at most the bound of this number, and more than the one before it."""
+    """Select the deliveries that took at most the bound of this number, and more than the one before it."""
     bounds = (None, *DELIVERY_BOUNDS, None)
     over, within = list(pairwise(bounds))[number]
     condition = Q(status=Status.DELIVERED)
@@ -176,15 +169,14 @@ def took(number: int) -> Q:
 
 
 def get_campaigns(messages: MessageQuerySet, *, most: int) -> dict[str, Tally]:
-    """The campaigns with the latest messages, by name."""
+    """Return the campaigns with the latest messages, by name."""
     counts: dict[str, Any] = {status.name: Count("pk", filter=Q(status=status)) for status in COUNTED}
     grouped = messages.exclude(campaign="").values("campaign").annotate(last=Max("pk"), **counts)
     rows = grouped.annotate(cost=Sum("total_price")).order_by("-last")[:most]
-    return {row["campaign"]: _tally_of(row) for row in rows}
-
-
-def _tally_of(row: Mapping[str, Any]) -> Tally:
-    return Tally(Counter({status: row[status.name] for status in COUNTED}), row["cost"] or Decimal(0))
+    return {
+        row["campaign"]: Tally(Counter({status: row[status.name] for status in COUNTED}), row["cost"] or Decimal(0))
+        for row in rows
+    }
 
 
 def get_progress(messages: MessageQuerySet) -> Progress:
@@ -201,7 +193,7 @@ def get_progress(messages: MessageQuerySet) -> Progress:
             oldest_due_at=Min("next_attempt_at", filter=due),
             starts_at=Min("next_attempt_at", filter=Q(status=Status.QUEUED, next_attempt_at__gt=now)),
             awaited=Count("pk", filter=Q(status=Status.SENT, sent_at__gte=hour_ago)),
-            # Asked for alone, it would be looked for along the index of all messages.
+            # This belongs here, because a query of its own would scan the `created_at` index of the whole table.
             latest_at=Max("created_at"),
         )
     )
@@ -213,6 +205,6 @@ def start_of(day: dt.date) -> dt.datetime:
 
 
 def days_until(last: dt.datetime, number: int) -> list[dt.date]:
-    """So many days of the current time zone, oldest first, up to the one that this moment is on."""
+    """Return this number of days in the current time zone, oldest first, up to the day of `last`."""
     day = (timezone.localtime(last) if timezone.is_aware(last) else last).date()
     return [day - dt.timedelta(days=back) for back in reversed(range(number))]

@@ -20,10 +20,11 @@ from .tokens import read_token
 @csrf_exempt
 @never_cache
 def callback(request: HttpRequest, token: str) -> HttpResponse:
-    """Take a result from eSMS, by GET; never redirects. The token in the path is the only proof that it is eSMS.
+    """Take a result from eSMS, by GET, and never redirect. The token in the path is the only proof that it is eSMS.
 
-    200: stored. 400: stored, but no result can be read from it. 404: not a token of ours, or one of another site with
-    our `SECRET_KEY`, or the message is deleted; nothing is stored. 500: stored, but not applied; to be sent again.
+    200: the callback is stored. 400: it is stored, but no result can be read from it. 500: it is stored but not
+    applied, and eSMS is to send it again. 404: nothing is stored, because the token is not ours, belongs to another
+    site with our `SECRET_KEY`, or its message is deleted.
     """
     signed = read_token(token)
     if signed is None:
@@ -34,7 +35,7 @@ def callback(request: HttpRequest, token: str) -> HttpResponse:
         return response
     try:
         parameters = request.GET.dict()
-    except (SuspiciousOperation, LookupError):  # too many; a charset that is none
+    except (SuspiciousOperation, LookupError):  # too many parameters, or a charset that does not exist
         parameters = {"SendStatus": "unreadable parameters"}
     receipt: Receipt = receive_callback(*signed, parameters)
     return _answer(HTTPStatus(receipt.value))
@@ -44,6 +45,6 @@ def _answer(status: HTTPStatus) -> HttpResponse:
     response = HttpResponse(
         "OK" if status == HTTPStatus.OK else status.phrase, status=status, content_type="text/plain"
     )
-    # Django would log the path of whatever is not a success, and with it a token that is valid.
+    # Django would log the path of every answer but a success, and with it a valid token.
     response._has_been_logged = True  # type: ignore[attr-defined] # read by django.utils.log.log_response()
     return response

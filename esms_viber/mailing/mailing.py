@@ -1,4 +1,4 @@
-"""One text for many phones: what becomes of each line of a list, and the way of the good ones into the queue."""
+"""One text for many phones: review each line of a list, and queue a message for each good one."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailing:
-    """What is sent to everybody; in its texts `{name}` stands for what the column of that name holds.
+    """The message for everybody; in its texts `{name}` stands for the value in the column of that name.
 
-    Names are the same that look alike, see `recipients.comparable()`.
+    Names that look alike count as the same, see `recipients.comparable()`.
     """
 
     campaign: str
@@ -51,18 +51,18 @@ class Mailing:
         return self.sandbox or readable_settings().SANDBOX
 
     def dedupe_key(self, phone: str) -> str:
-        """The same for the same phone and campaign; a digest, so that no phone stands where keys are shown."""
+        """Make one key for each phone and campaign: a digest, so that no phone stands where keys are shown."""
         digest = hashlib.sha256(f"{self.campaign}:{phone}".encode()).hexdigest()
         return f"{'rehearsal' if self.is_rehearsal else 'campaign'}:{digest}"
 
     @property
     def placeholders(self) -> list[str]:
-        """The names in braces, as they are written, each once."""
+        """The names in braces, as written, each once."""
         texts = (self.content, self.image_url, self.button_label, self.button_url)
         return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text) if visible(name)))
 
     def message(self, phone: str, values: Mapping[str, str]) -> OutboundViberMessage:
-        """The message to one phone; names that `values` does not hold stay as they are."""
+        """Write the message to one phone; names that `values` does not hold stay in it as they are."""
         found = {comparable(name): value for name, value in values.items()}
         return OutboundViberMessage(
             phone=phone,
@@ -78,7 +78,7 @@ class Mailing:
         )
 
     def unknown_columns(self, columns: Iterable[str]) -> list[str]:
-        """Names in braces that no column has."""
+        """Return the names in braces that no column has."""
         known = set(map(comparable, columns))
         return [name for name in self.placeholders if comparable(name) not in known]
 
@@ -88,7 +88,7 @@ def _fill(text: str, found: Mapping[str, str]) -> str:
 
 
 def _fill_link(link: str, found: Mapping[str, str]) -> str:
-    """What begins a link is a link itself; what stands within one stays what it is there, whatever signs it has."""
+    """Fill a link: a value at its beginning is a link itself, a value further on is quoted to stay one part of it."""
     start = first[0] if (first := _PLACEHOLDER.match(link)) else ""
     quoted = {name: quote(value, safe="") for name, value in found.items()}
     return _fill(start, found) + _fill(link.removeprefix(start), quoted)
@@ -96,25 +96,32 @@ def _fill_link(link: str, found: Mapping[str, str]) -> str:
 
 @dataclass(slots=True)
 class Review:
-    """A list by what would be done with its lines."""
+    """A list, sorted by what would be done with each line."""
 
     ready: list[tuple[Recipient, OutboundViberMessage]] = field(default_factory=list)
-    """With the message that each would get, checked and not stored."""
+    """Each recipient comes with its message, checked and not stored."""
     refused: list[tuple[Recipient, ValidationError]] = field(default_factory=list)
     repeated: list[Recipient] = field(default_factory=list)
-    """The same phone stands in a line before."""
+    """An earlier line has the same phone."""
     known: list[Recipient] = field(default_factory=list)
     """The phone has a message of this campaign already."""
 
 
 def review(mailing: Mailing, recipients: Recipients) -> Review:
-    """Read and check everything, and store nothing."""
+    """Check every line, and store nothing."""
     found = Review()
+    placeholders = mailing.placeholders
     seen: set[str] = set()
     for person in recipients.people:
-        message = mailing.message(person.phone, dict(zip(recipients.columns, person.values, strict=True)))
+        values = list(zip(recipients.columns, person.values, strict=True))
+        empty = {comparable(name) for name, value in values if not value}
+        if missing := [visible(name) for name in placeholders if comparable(name) in empty]:
+            error = ValidationError(_("The column “%(name)s” is empty."), code="empty", params={"name": missing[0]})
+            found.refused.append((person, error))
+            continue
+        message = mailing.message(person.phone, dict(values))
         try:
-            _check(mailing, recipients, person, message)
+            creation.validate(message)
         except ValidationError as error:
             found.refused.append((person, error))
             continue
@@ -123,43 +130,29 @@ def review(mailing: Mailing, recipients: Recipients) -> Review:
         else:
             found.ready.append((person, message))
         seen.add(message.phone)
-    known = _known_phones(mailing, [message.phone for _person, message in found.ready])
+
+    # A phone is known by a message of the campaign, whatever became of it, and by the dedupe key of one that somebody
+    # has given another phone or campaign since. Rehearsals in the sandbox count for rehearsals only.
+    rows = OutboundViberMessage.objects.for_writing().order_by()
+    of_campaign = rows.filter(campaign=mailing.campaign, sandbox=mailing.is_rehearsal)
+    known: set[str] = set()
+    for chunk in in_chunks([message.phone for _person, message in found.ready]):
+        keys = {mailing.dedupe_key(phone): phone for phone in chunk}
+        known.update(of_campaign.filter(phone__in=keys.values()).values_list("phone", flat=True))
+        taken = rows.filter(dedupe_key__in=keys).values_list("dedupe_key", flat=True)
+        known.update(keys[key] for key in taken if key in keys)
     found.known = [person for person, message in found.ready if message.phone in known]
     found.ready = [(person, message) for person, message in found.ready if message.phone not in known]
     return found
 
 
-def _check(mailing: Mailing, recipients: Recipients, person: Recipient, message: OutboundViberMessage) -> None:
-    empty = {comparable(name) for name, value in zip(recipients.columns, person.values, strict=True) if not value}
-    for name in mailing.placeholders:
-        if comparable(name) in empty:
-            raise ValidationError(_("The column “%(name)s” is empty."), code="empty", params={"name": visible(name)})
-    creation.validate(message)
-
-
-def _known_phones(mailing: Mailing, phones: list[str]) -> set[str]:
-    """Those that have a message of the campaign, or had it before somebody moved it to another phone or campaign.
-
-    Whatever became of it; but what went to the sandbox was a rehearsal.
-    """
-    rows = OutboundViberMessage.objects.for_writing().order_by()
-    of_campaign = rows.filter(campaign=mailing.campaign, sandbox=mailing.is_rehearsal)
-    known: set[str] = set()
-    for chunk in in_chunks(phones):
-        keys = {mailing.dedupe_key(phone): phone for phone in chunk}
-        known.update(of_campaign.filter(phone__in=keys.values()).values_list("phone", flat=True))
-        taken = rows.filter(dedupe_key__in=keys).values_list("dedupe_key", flat=True)
-        known.update(keys[key] for key in taken if key in keys)
-    return known
-
-
 def store(mailing: Mailing, found: Review, *, user: AbstractBaseUser) -> int:
-    """Queue what a review found ready, and return how many messages are new; the inline dispatcher sends none yet.
+    """Queue the messages that a review found ready, and return how many are new; the inline dispatcher sends none yet.
 
-    Done again, in part or by two people at once, it stores nothing twice: each message has a dedupe key of campaign
-    and phone.
+    Nothing is stored twice, even if two people do this at once or one does it again, because each message has a dedupe
+    key of campaign and phone.
     """
-    # In one order, so that two people with the same list wait for each other instead of meeting in a deadlock.
+    # Keep one order, so that two people with the same list wait for each other instead of meeting in a deadlock.
     messages = sorted((message for _person, message in found.ready), key=lambda message: message.phone)
     for message in messages:
         message.dedupe_key = mailing.dedupe_key(message.phone)
@@ -172,9 +165,9 @@ def store(mailing: Mailing, found: Review, *, user: AbstractBaseUser) -> int:
 
 
 def send_inline(campaign: str) -> None:
-    """Have the inline dispatcher send what is queued and due of a campaign, after the last part of its list is stored.
+    """Have the inline dispatcher send the due messages of a campaign, after the last part of its list is stored.
 
-    With each part it would hold up the next one; every other dispatcher has been given the messages by `store()`.
+    Sending with each part would hold up the next one. Every other dispatcher has been given the messages by `store()`.
     """
     if is_inline():
         rows = OutboundViberMessage.objects.for_writing().filter(campaign=campaign, status=Status.QUEUED)
@@ -183,7 +176,7 @@ def send_inline(campaign: str) -> None:
 
 
 def campaigns_named_alike(name: str) -> list[str]:
-    """Others that differ in capital letters, spaces or what nobody sees alone: by mistake, most likely."""
+    """Return the other campaigns that differ only in capitals, spaces or unseen characters, most likely by mistake."""
     names = OutboundViberMessage.objects.for_writing().order_by("campaign").values_list("campaign", flat=True)
     return [other for other in names.distinct() if other != name and _plain(other) == _plain(name)]
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice, takewhile
@@ -24,7 +25,7 @@ MOST_RECIPIENTS = 10_000
 MOST_BYTES = 2 * 1024 * 1024
 MOST_COLUMNS = 50
 MOST_CHARACTERS = 50 * MOST_RECIPIENTS
-"""Of pasted text: more than that many phones need in any spelling."""
+"""Limit of a pasted text: enough for `MOST_RECIPIENTS` phones in any spelling."""
 
 _PHONE_COLUMNS = {
     "phone", "phones", "phone number", "phone numbers", "phonenumber", "phone no", "mobile", "mobile phone",
@@ -39,18 +40,18 @@ _PHONE_COLUMNS = {
 }  # fmt: skip
 _REMARK = re.compile(r" ?[(\[][^()\[\]]*[)\]]$")
 _COUNT = re.compile(r"[ .#-]*[0-9]{1,2}(?: - value)?$")
-"""Where a person has several phones: `SĐT 2`, and `Phone 1 - Value`, as Google's contacts have it."""
+"""The number of a phone, if a person has several: `SĐT 2`, and `Phone 1 - Value` in Google's contacts."""
 _LONGEST_NAME = 60
-"""Of a column with phones, its remarks included."""
+"""Longest name of a column with phones, its remarks included."""
 _ROWS_ABOVE = 20
-"""So many rows at the top are searched for the names of the columns: there may be titles above them."""
+"""Rows at the top that are searched for the names of the columns, because there may be titles above them."""
 _ROWS_TRIED = 200
-"""So many rows show whether a column of another name holds phones."""
+"""Rows that are looked at to tell whether a column of another name holds phones."""
 
 _BETWEEN_PHONES = re.compile(
     r"(?:[;|\t]|,(?!(?<=\b[0-9],)[0-9]+E\+?[0-9]|(?<=[0-9],)0+\s*(?:[,;|\t]|\Z)))+", re.IGNORECASE
 )
-"""A comma within what a spreadsheet makes of a number, 8,49019E+10 or 901888484,0, is none."""
+"""A comma within a number as spreadsheets write it, 8,49019E+10 or 901888484,0, separates nothing."""
 _HAS_PREFIX = re.compile(r"\W*(0|\+|84[\W_]*[0-9](?:[\W_]*[0-9]){8})")
 _FEWEST_DIGITS, _MOST_DIGITS = 9, 17
 _LONGEST_SPELLING = 8
@@ -60,33 +61,33 @@ _CURRENCY = re.compile(r"[$€₫]|đ|vnđ|vnd|đồng|usd|eur", re.IGNORECASE)
 
 
 class UnreadableList(ValueError):
-    """Not a list of recipients; the message tells a person what to do."""
+    """The input is no list of recipients; the message tells a person what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One phone of a list: as it is spelt there, without what a program has put around it."""
+    """One phone of a list, in its spelling there, without the marks that a program has put around it."""
 
     line: int
     phone: str
     values: tuple[str, ...] = ()
-    """What the columns hold in this line, in their order."""
+    """This line's value in each column, in the order of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """A list as it was read; whether its phones are any good is another question."""
+    """A list as it was read; its phones are not checked."""
 
     columns: tuple[str, ...]
     """Names that a text may hold in braces."""
     people: tuple[Recipient, ...]
     phone_columns: tuple[str, ...] = ()
-    """Where the phones could be those of more than one column: the names of these columns, first of the one used."""
+    """The names of the columns with phones, if there are several; the first is the one used."""
     header_line: int = 0
-    """Where the names of the columns stand, if that is not the first line."""
+    """The line with the names of the columns, if it is not the first."""
 
     def with_phones_of(self, column: str) -> Recipients:
-        """The same list with the phones of another of its `phone_columns`; itself for any other name."""
+        """Return the list with the phones of another of its `phone_columns`; the list itself for any other name."""
         if column not in self.phone_columns[1:]:
             return self
         place, used = self.columns.index(column), self.phone_columns[0]
@@ -113,34 +114,27 @@ class Recipients:
     def from_json(cls, text: str) -> Recipients:
         """Raise `UnreadableList` for anything that `as_json()` would not make."""
         try:
-            columns, rows, *remarks = json.loads(text)
-            people = tuple(_person(row, len(columns)) for row in rows)
-            names = tuple(_text(name) for name in columns)
-            phone_columns, header_line = _remarks(remarks, names)
+            names, rows, *remarks = json.loads(text)
+            columns = tuple(map(_text, names))
+            people = tuple(Recipient(line, _text(phone), tuple(map(_text, values))) for line, phone, *values in rows)
+            named, header_line = remarks or ([], 0)
+            found = cls(columns, people, tuple(map(_text, named)), header_line)
+            is_sound = (
+                all(isinstance(person.line, int) and len(person.values) == len(columns) for person in people)
+                and set(found.phone_columns[1:]) <= set(columns)
+                and isinstance(header_line, int)
+            )
         except (ValueError, TypeError, RecursionError):
-            raise UnreadableList(_("The list of recipients was damaged on its way. Give the file again.")) from None
-        return _bounded(cls(names, people, phone_columns, header_line))
-
-
-def _person(row: Any, columns: int) -> Recipient:
-    line, phone, *values = row
-    if not isinstance(line, int) or len(values) != columns:
-        raise ValueError("not a row")
-    return Recipient(line, _text(phone), tuple(_text(value) for value in values))
-
-
-def _remarks(remarks: list[Any], columns: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
-    names, header_line = remarks or ([], 0)
-    phone_columns = tuple(_text(name) for name in names)
-    if not isinstance(header_line, int) or not set(phone_columns[1:]) <= set(columns):
-        raise ValueError("not remarks")
-    return phone_columns, header_line
+            is_sound = False
+        if not is_sound:
+            raise UnreadableList(_("The list of recipients was damaged on its way. Give the file again."))
+        return _bounded(found)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
-    value.encode()  # half a character, which JSON can hold, is a ValueError
+    value.encode()  # raises ValueError for half a character, which JSON can hold
     return value
 
 
@@ -166,7 +160,7 @@ _UNSEEN = re.compile(
     r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
 )
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u00ad\u200b\u200e\u200f\u2060\u2800\ufeff"
-"""All that looks like nothing at the ends of a text. Joiners are left out, because emoji are made with them."""
+"""Characters that cannot be seen at the ends of a text. Joiners are left out, because emoji are made with them."""
 _MARKS = " *:;,.#='\"“”‘’"
 _REQUIRED = re.compile(r"[(\[] ?(?:\*|required|optional|bắt buộc|bat buoc|không bắt buộc|tùy chọn) ?[)\]]$")
 _ONE_LETTER = str.maketrans("ðɖ", "đđ")
@@ -174,13 +168,13 @@ _ONE_LETTER = str.maketrans("ðɖ", "đđ")
 
 
 def visible(name: str) -> str:
-    """A name as it looks, in one line: without the characters that nobody sees."""
+    """Return a name as it looks, in one line: without the characters that nobody sees."""
     return " ".join(_UNSEEN.sub("", name).replace("\u2800", " ").split())
 
 
 @lru_cache(maxsize=100)
 def comparable(name: str) -> str:
-    """The same for names that look alike, whatever capitals, spaces, and marks of required columns they have."""
+    """Reduce names that look alike to one form, whatever their capitals, spaces and marks of required columns."""
     text = unicodedata.normalize("NFKC", visible(name)).casefold()
     text = unicodedata.normalize("NFKC", text).translate(_ONE_LETTER)
     text = " ".join(text.replace("_", " ").split())
@@ -195,7 +189,7 @@ def _names_phone(name: str) -> bool:
     return any(spelling.replace("-", " ").strip(_MARKS) in _PHONE_COLUMNS for spelling in spellings)
 
 
-# -- what stands around a number ---------------------------------------------------------------------------------------
+# -- marks around a number ---------------------------------------------------------------------------------------------
 
 _QUOTES = "'\"`´‘’‚“”„«»‹›"
 _BEFORE = _BLANK + _QUOTES + "=<[{:;|•·●"
@@ -222,11 +216,33 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
 
 
 def _number(text: str) -> str:
-    """The one phone that a text is, without what programs put around it; empty for anything else."""
-    # Most of what this is asked about is none, and told so at a fraction of the cost.
+    """Find the one phone that a text is, without the marks of programs around it; empty for any other text."""
+    # Most texts are no phone, and counting digits tells so at a fraction of the cost.
     if not _FEWEST_DIGITS <= _count_digits(text) <= _MOST_DIGITS:
         return ""
-    return text if _is_phone(text) else next(filter(_is_phone, _readings(text)), "")
+    if _is_phone(text):
+        return text
+    core = text.lstrip(_BEFORE).rstrip(_AFTER)
+    if text.rstrip(_BLANK).endswith(">") and (address := _ADDRESS.fullmatch(text.strip(_BLANK))):
+        core = address[1]
+    if link := _LINK.fullmatch(core):
+        part = unquote(link[1] or link[2])
+        return part if _HAS_PREFIX.match(part) and _is_phone(part) else ""
+    if uri := _URI.fullmatch(core):
+        core = unquote(uri[1])
+    elif label := _LABEL.match(core):
+        core = core[label.end() :]
+    core = core.lstrip(_BEFORE).rstrip(_AFTER)
+    # Each reading keeps every digit of the number.
+    readings = [core]
+    if _THOUSANDS.fullmatch(core):
+        readings.append(core.replace(",", ""))
+    # No program writes its decimals and its thousands with the same sign.
+    if (decimals := _DECIMALS.fullmatch(core)) and decimals[2] not in decimals[1]:
+        readings.append(decimals[1])
+        if _THOUSANDS.fullmatch(decimals[1]):
+            readings.append(decimals[1].replace(",", ""))
+    return next(filter(_is_phone, readings), "")
 
 
 def _count_digits(text: str) -> int:
@@ -241,38 +257,15 @@ def _is_phone(text: str) -> bool:
     return True
 
 
-def _readings(text: str) -> Iterator[str]:
-    """What is left of a text when the marks of other programs are taken off; each digit of the number is kept."""
-    core = text.lstrip(_BEFORE).rstrip(_AFTER)
-    if text.rstrip(_BLANK).endswith(">") and (address := _ADDRESS.fullmatch(text.strip(_BLANK))):
-        core = address[1]
-    if link := _LINK.fullmatch(core):
-        yield from (part for part in (unquote(link[1] or link[2]),) if _HAS_PREFIX.match(part))
-        return
-    if uri := _URI.fullmatch(core):
-        core = unquote(uri[1])
-    elif label := _LABEL.match(core):
-        core = core[label.end() :]
-    core = core.lstrip(_BEFORE).rstrip(_AFTER)
-    yield core
-    if _THOUSANDS.fullmatch(core):
-        yield core.replace(",", "")
-    # No program writes its decimals and its thousands with the same sign.
-    if (decimals := _DECIMALS.fullmatch(core)) and decimals[2] not in decimals[1]:
-        yield decimals[1]
-        if _THOUSANDS.fullmatch(decimals[1]):
-            yield decimals[1].replace(",", "")
-
-
 # -- pasted ------------------------------------------------------------------------------------------------------------
 
 
 def read_pasted(text: str) -> Recipients:
-    """Phones with anything between them: line breaks, commas, semicolons, tabs, and spaces if need be."""
+    """Read phones with anything between them: line breaks, commas, semicolons, tabs, and spaces if need be."""
     _refuse_too_long(len(text) > MOST_CHARACTERS)
     lines = enumerate(unicodedata.normalize("NFC", text).splitlines(), start=1)
     parts = [(line, part) for line, words in lines for part in _BETWEEN_PHONES.split(words) if _has_words(part)]
-    # Each part holds one entry or more, so that far too many need not be read to be refused.
+    # Each part holds one entry or more, so far too many are refused before they are read.
     _refuse_at_least(len(parts))
     _refuse_too_long(_count_digits(text) > _MOST_DIGITS * MOST_RECIPIENTS)
     people: list[Recipient] = []
@@ -283,7 +276,16 @@ def read_pasted(text: str) -> Recipients:
             _refuse_at_least(len(people))
             if is_phone:
                 phones.append(people[-1])
-    _refuse_other_numbers(phones)
+    # Among phones with their 0 another number of nine digits is no phone, but an amount or the number of a card.
+    bare = [person for person in phones if not _HAS_PREFIX.match(person.phone)]
+    if bare and len(bare) < len(phones):
+        raise UnreadableList(
+            _(
+                "Line %(line)d: is “%(number)s” a phone? Write every phone with its 0 or +84, and leave out other "
+                "numbers, such as amounts."
+            )
+            % {"line": bare[0].line, "number": bare[0].phone}
+        )
     return _bounded(Recipients((), tuple(people)))
 
 
@@ -302,31 +304,23 @@ def _refuse_at_least(count: int) -> None:
         )
 
 
-def _refuse_other_numbers(phones: Sequence[Recipient]) -> None:
-    """Among phones with their 0 another number of nine digits is no phone, but an amount or the number of a card."""
-    bare = [person for person in phones if not _HAS_PREFIX.match(person.phone)]
-    if bare and len(bare) < len(phones):
-        raise UnreadableList(
-            _(
-                "Line %(line)d: is “%(number)s” a phone? Write every phone with its 0 or +84, and leave out other "
-                "numbers, such as amounts."
-            )
-            % {"line": bare[0].line, "number": bare[0].phone}
-        )
-
-
 def _phones_in(groups: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The numbers that groups of characters make up, spaces being part of some spellings; and what makes up none.
-
-    Each with whether it is a phone.
-    """
+    """Divide groups of characters into entries, and tell of each whether it is a phone; some spellings have spaces."""
     digits = [_count_digits(group) for group in groups]
     unreadable: list[str] = []
     start = 0
     while start < len(groups):
-        length, number = _number_at(groups, digits, start)
-        end = start + (length or 1)
-        if length and not any(map(_CURRENCY.fullmatch, (*groups[start - 1 : start], *groups[end : end + 1]))):
+        # The longest run of groups that is one number is taken.
+        counts = list(takewhile(_MOST_DIGITS.__ge__, accumulate(digits[start : start + _LONGEST_SPELLING])))
+        for length in range(len(counts), bisect_left(counts, _FEWEST_DIGITS), -1):
+            text = " ".join(groups[start : start + length])
+            # A digit that stands alone at the end most likely belongs to the next column.
+            if (number := _number(text)) and not (length > 1 and _LONE_DIGIT.search(text)):
+                break
+        else:
+            length, number = 1, ""
+        end = start + length
+        if number and not any(map(_CURRENCY.fullmatch, (*groups[start - 1 : start], *groups[end : end + 1]))):
             yield from _as_one(unreadable)
             unreadable = []
             yield number, True
@@ -336,20 +330,9 @@ def _phones_in(groups: Sequence[str]) -> Iterator[tuple[str, bool]]:
     yield from _as_one(unreadable)
 
 
-def _number_at(groups: Sequence[str], digits: Sequence[int], start: int) -> tuple[int, str]:
-    """How many groups from there on are one number together, the most that are, and that number; 0 for none."""
-    counts = list(takewhile(_MOST_DIGITS.__ge__, accumulate(digits[start : start + _LONGEST_SPELLING])))
-    for length in range(len(counts), bisect_left(counts, _FEWEST_DIGITS), -1):
-        text = " ".join(groups[start : start + length])
-        # A digit that stands alone at the end is most likely the next column's.
-        if (number := _number(text)) and not (length > 1 and _LONE_DIGIT.search(text)):
-            return length, number
-    return 0, ""
-
-
 def _as_one(groups: list[str]) -> Iterator[tuple[str, bool]]:
     text = " ".join(groups)
-    # What was not to be one number must not become one when the whole entry is read again.
+    # These groups are no number together, and must not become one when the whole entry is read again.
     for entry in groups if _number(text) else [text]:
         if _has_words(entry):
             yield entry, False
@@ -373,31 +356,14 @@ class _Row:
 
 
 def read_csv(data: bytes) -> Recipients:
-    """A table with a line that names the columns, one of them the phone; as spreadsheets save it.
+    """Read a table as spreadsheets save it, with a line that names the columns, one of them the phone.
 
-    Lines above the names are stepped over. A single column of phones needs no name.
+    Lines above the names are skipped. A single column of phones needs no name.
     """
     if len(data) > MOST_BYTES:
         raise UnreadableList(
             _("The file is larger than %(most)d MB. Leave out columns, or divide it.") % {"most": MOST_BYTES // 1024**2}
         )
-    text, lines_before = _decoded(data), 0
-    if told := re.match(r"sep=(.)\r?\n", text):
-        text, lines_before = text[told.end() :], 1
-    rows, count = _rows(text, told[1] if told else _delimiter(text), lines_before)
-    if not rows:
-        return _bounded(Recipients((), ()))
-    header = _header(rows)
-    _refuse_too_many(count if header is None else count - header - 1)
-    if header is None:
-        return _bounded(_single_column(rows))
-    names = rows[header]
-    # A name may hold line breaks, and is looked for where it begins.
-    line = names.line - sum(name.count("\n") for name in names.cells)
-    return _bounded(_table(names.cells, rows[header + 1 :], line if line > lines_before + 1 else 0))
-
-
-def _decoded(data: bytes) -> str:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UnreadableList(_("This is a spreadsheet. Save it as “CSV UTF-8”, and give that file."))
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -409,29 +375,11 @@ def _decoded(data: bytes) -> str:
         raise UnreadableList(_("The letters of this file cannot be read. Save it as “CSV UTF-8”, and give that file."))
     # Some systems take letters and accents apart; a name in the text is compared with them put together. A program
     # that does not see the mark at the beginning of a file writes another one before it.
-    return unicodedata.normalize("NFC", text.lstrip("\ufeff\u200b"))
+    text, lines_before = unicodedata.normalize("NFC", text.lstrip("\ufeff\u200b")), 0
+    if told := re.match(r"sep=(.)\r?\n", text):
+        text, lines_before = text[told.end() :], 1
 
-
-def _delimiter(text: str) -> str:
-    """What separates the columns: where the names are found by it, or else what the first line with any has most of."""
-    by_names = {delimiter: _names_found(text, delimiter) for delimiter in ",;\t"}
-    if any(by_names.values()):
-        return max(by_names, key=lambda delimiter: by_names[delimiter])
-    lines = islice(io.StringIO(text), _ROWS_ABOVE)
-    line = next((line for line in lines if any(delimiter in line for delimiter in ",;\t")), "")
-    return max(",;\t", key=line.count)
-
-
-def _names_found(text: str, delimiter: str) -> int:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return max(len(row) if _names_columns(row) else 0 for row in [[], *islice(reader, _ROWS_ABOVE)])
-    except csv.Error:
-        return 0  # told when the whole is read
-
-
-def _rows(text: str, delimiter: str, lines_before: int) -> tuple[list[_Row], int]:
-    """The rows with something in them, as many as may be needed, and how many there are."""
+    delimiter = told[1] if told else _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[_Row] = []
     count = 0
@@ -450,11 +398,39 @@ def _rows(text: str, delimiter: str, lines_before: int) -> tuple[list[_Row], int
             )
             % {"line": lines_before + reader.line_num}
         ) from None
-    return rows, count
+
+    header = _header(rows)
+    if header is not None:
+        _refuse_too_many(count - header - 1)
+        names = rows[header]
+        # A name may hold line breaks, and is looked for where it begins.
+        line = names.line - sum(name.count("\n") for name in names.cells)
+        return _bounded(_table(names.cells, rows[header + 1 :], line if line > lines_before + 1 else 0))
+    _refuse_too_many(count)
+    places = {place for row in rows for place in row.filled}
+    if len(places) > 1:
+        raise UnreadableList(_("The first line must name the columns, such as “phone,name”: put it above the phones."))
+    people = (Recipient(row.line, _phone(row.cells[place])) for row in rows for place in places)
+    return _bounded(Recipients((), tuple(people)))
+
+
+def _delimiter(text: str) -> str:
+    """Tell what separates the columns: the one that finds their names, or else the most frequent one in a line."""
+    widths = dict.fromkeys(",;\t", 0)
+    for delimiter in widths:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        with suppress(csv.Error):  # read_csv() tells about it
+            rows = list(islice(reader, _ROWS_ABOVE))
+            widths[delimiter] = max((len(row) for row in rows if _names_columns(row)), default=0)
+    if any(widths.values()):
+        return max(widths, key=lambda delimiter: widths[delimiter])
+    lines = islice(io.StringIO(text), _ROWS_ABOVE)
+    line = next((line for line in lines if any(delimiter in line for delimiter in widths)), "")
+    return max(widths, key=line.count)
 
 
 def _header(rows: Sequence[_Row]) -> int | None:
-    """The place of the row that names the columns; None where there are only numbers."""
+    """Find the row that names the columns, and return its place; None where there are only numbers."""
     top = rows[:_ROWS_ABOVE]
     # Titles stand alone in their rows, and may be called like a column or hold the phone of the shop.
     titles = takewhile(lambda row: len(row.filled) < 2 or not _holds_phone(row), top)
@@ -462,15 +438,11 @@ def _header(rows: Sequence[_Row]) -> int | None:
         return named[0]
     above = list(enumerate(takewhile(lambda row: not _holds_phone(row), top)))
     named = [n for n, row in above if _names_columns(row.cells)]
-    worded = [n for n, row in above if _is_worded(row)]
+    # Words rather than numbers are names, but among phones neither a landline is one nor 9.01E+08.
+    texts = [(n, "".join(row.cells)) for n, row in above]
+    worded = [n for n, text in texts if sum(map(str.isalpha, text)) > _count_digits(text)]
     wide = [n for n, row in above if n in worded and len(row.filled) > 1]
     return next(iter(named or wide or worded), None)
-
-
-def _is_worded(row: _Row) -> bool:
-    """Are there names rather than numbers in it? Among phones a landline is no name, nor is 9.01E+08."""
-    text = "".join(row.cells)
-    return sum(map(str.isalpha, text)) > _count_digits(text)
 
 
 def _names_columns(cells: Sequence[str]) -> bool:
@@ -481,23 +453,25 @@ def _holds_phone(row: _Row) -> bool:
     return any(map(_number, row.cells[:MOST_COLUMNS]))
 
 
-def _single_column(rows: Sequence[_Row]) -> Recipients:
-    places = {place for row in rows for place in row.filled}
-    if len(places) > 1:
-        raise UnreadableList(_("The first line must name the columns, such as “phone,name”: put it above the phones."))
-    return Recipients((), tuple(Recipient(row.line, _phone(row.cells[place])) for row in rows for place in places))
-
-
 def _table(header: list[str], rows: list[_Row], header_line: int) -> Recipients:
     names, width = _names(header), len(header)
     for row in rows:
         row.cells.extend([""] * (width - len(row.cells)))
-    named = [place for place, name in enumerate(names) if _names_phone(name)] or _places_without_name(names, rows)
+    named = [place for place, name in enumerate(names) if _names_phone(name)]
+    if not named:
+        # The phones are in the only column or, among several, in the only one without a name that looks like phones.
+        nameless = [n for n, name in enumerate(names) if not name and _looks_like_phones(row.cells[n] for row in rows)]
+        named = [0] if width == 1 else nameless
+        if len(named) != 1:
+            raise UnreadableList(
+                _("No column holds the phones: call it “phone” or “số điện thoại”. The columns are: %(names)s.")
+                % {"names": ", ".join(filter(None, names)) or "–"}
+            )
     holding = [place for place in named if len(named) > 1 and any(_number(row.cells[place]) for row in rows)]
     used = (holding or named)[0]
     names[used] = names[used] or _("column %(number)d") % {"number": used + 1}
     if long := [row.line for row in rows if any(row.cells[width:])]:
-        # The rest of a text with a comma in it, most often; without it something else would be sent.
+        # A text with a comma in it, most often, was cut in two, and must not be sent without its rest.
         raise UnreadableList(
             _("Line %(line)d has more columns than the first line. Put a text with commas into quotation marks.")
             % {"line": long[0]}
@@ -529,25 +503,13 @@ def _names(header: list[str]) -> list[str]:
         alike = [other for other in names if name and comparable(other) == comparable(name)]
         if alike and not _names_phone(name):
             raise UnreadableList(_("Two columns are called “%(name)s”. Rename one of them.") % {"name": alike[0]})
-        # Of two columns with phones one is chosen, for which they need different names.
+        # Two columns with phones get different names, because a person chooses one of them.
         names.append(_("%(name)s (column %(number)d)") % {"name": name, "number": number} if alike else name)
     return names
 
 
-def _places_without_name(names: list[str], rows: list[_Row]) -> list[int]:
-    if len(names) == 1:
-        return [0]
-    found = [n for n, name in enumerate(names) if not name and _looks_like_phones(row.cells[n] for row in rows)]
-    if len(found) == 1:
-        return found
-    raise UnreadableList(
-        _("No column holds the phones: call it “phone” or “số điện thoại”. The columns are: %(names)s.")
-        % {"names": ", ".join(filter(None, names)) or "–"}
-    )
-
-
 def _looks_like_phones(cells: Iterable[str]) -> bool:
-    """Are most of the first cells of a column phones? Only with their 0 or +84: other numbers have nine digits too."""
+    """Are most of the first cells of a column phones, with their 0 or +84? Other numbers have nine digits too."""
     tried = [cell for cell in islice(cells, _ROWS_TRIED) if cell.strip(_BLANK)]
     phones = [cell for cell in tried if _HAS_PREFIX.match(_number(cell))]
     return bool(phones) and 2 * len(phones) > len(tried)

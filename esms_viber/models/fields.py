@@ -18,7 +18,7 @@ from ..phones import InvalidPhone, normalize_phone
 
 
 class KeyField(models.CharField):  # type: ignore[type-arg] # not subscriptable when the code runs
-    """A key that is the same only where every character is: MySQL's usual collations take `don-1` for `đơn-1`."""
+    """A key that is compared by every character, because MySQL's usual collations take `don-1` for `đơn-1`."""
 
     def db_parameters(self, connection: Any) -> Any:
         parameters = super().db_parameters(connection)
@@ -37,11 +37,11 @@ _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 class PhoneField(models.CharField):  # type: ignore[type-arg] # as above
     """A Vietnamese mobile number, stored as E.164, that is written and looked up (`exact`, `in`) in any spelling.
 
-    What is empty, masked or cannot be read stays as it is. Other lookups are of plain text.
+    A value that is empty, masked or unreadable stays as it is. Other lookups compare plain text.
     """
 
     def deconstruct(self) -> Any:
-        # Migrations need not know: in the database it is a CharField.
+        # Migrations see a CharField, because it is one in the database.
         name, _path, args, kwargs = super().deconstruct()
         return name, "django.db.models.CharField", args, kwargs
 
@@ -58,7 +58,7 @@ def _normalized(value: Any) -> Any:
     if value is None or hasattr(value, "resolve_expression"):
         return value
     text = str(value)
-    # Most are E.164 already, and reading one takes ten times as long as seeing that.
+    # Most phones are E.164 already, and this check takes a tenth of the time of reading one.
     if not text or "*" in text or _E164.fullmatch(text):
         return text
     try:
@@ -69,7 +69,7 @@ def _normalized(value: Any) -> Any:
 
 def _looked_for(value: Any) -> Any:
     phone = _normalized(value)
-    # It matches nothing, and must not be an error of the database driver either.
+    # No row has such a value, and the database driver would fail on it.
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", phone) if isinstance(phone, str) else phone
 
 
@@ -82,7 +82,7 @@ class PhoneExact(Exact):
 @PhoneField.register_lookup
 class PhoneIn(In):
     def __init__(self, lhs: Any, rhs: Any) -> None:
-        # Before Django looks at them, because it wraps a list that has an expression in it.
+        # Normalise the phones before Django looks at them, because it wraps a list that has an expression in it.
         super().__init__(lhs, rhs if hasattr(rhs, "resolve_expression") else [_looked_for(value) for value in rhs])
 
 
@@ -94,7 +94,7 @@ def _where_it_lives(queryset: Any) -> Any:
 
 
 class _CrossDatabaseDescriptor(ForwardManyToOneDescriptor):  # type: ignore[type-arg] # as above
-    """Reads from the related model's own database: Django would take that of the instance at hand."""
+    """Read from the related model's own database, where Django would take that of the instance."""
 
     def get_queryset(self, **hints: Any) -> Any:
         return _where_it_lives(super().get_queryset(**hints))
@@ -193,7 +193,7 @@ class _CrossDatabaseGenericDescriptor:
         return found
 
     def _target(self, instance: models.Model) -> tuple[type[models.Model], Any] | None:
-        """The model and primary key of the related object; None where there cannot be one."""
+        """Return the model and primary key of the related object; None where there cannot be one."""
         kind = getattr(instance, self.field.model._meta.get_field(self.field.ct_field).attname)
         try:
             model = kind and self.field.get_content_type(id=kind).model_class()

@@ -94,7 +94,7 @@ def refresh_due_messages(
         if not queries:
             break
         _ask_all(queries, calls, should_stop=should_stop)
-        # Claiming a message put off its next query. Undo that for those that were not asked about, or in vain.
+        # Claiming put off the next query of each message, which is too late for those without an answer.
         asked = [(query.message, query.result) for query in queries if query.result is not None]
         in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
         _ask_again([query.message for query in queries if query.result is None], timezone.now())
@@ -115,6 +115,8 @@ def refresh_due_messages(
 def _claim(limit: int) -> list[Query]:
     """Claim messages that are due for a query: plan their next one, so that no other process asks before then."""
     rows = OutboundViberMessage.objects.for_writing()
+    if not rows.due_for_query().exists():
+        return []
 
     def plan_next() -> list[Query]:
         now = timezone.now()
@@ -126,7 +128,7 @@ def _claim(limit: int) -> list[Query]:
         update_each(OutboundViberMessage, changes, using=rows.db)
         return [Query(message) for message in messages]
 
-    return in_transaction(plan_next, using=rows.db) if rows.due_for_query().exists() else []
+    return in_transaction(plan_next, using=rows.db)
 
 
 def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> None:
