@@ -39,7 +39,7 @@ _TEL_URI = re.compile(r"\s*(?:tel|callto|sms|smsto|viber|zalo|whatsapp):", re.IG
 
 
 class InvalidPhone(ValueError):
-    """Not a Vietnamese mobile number; `message` tells a person what to write instead."""
+    """The text is no Vietnamese mobile number; `message` tells a person what to write instead."""
 
     def __init__(self, code: str, message: _StrOrPromise) -> None:
         super().__init__(code, message)
@@ -75,7 +75,7 @@ def spaced_phone(phone: str) -> str:
 
 
 def mask_phone(phone: str) -> str:
-    """What of an E.164 number may stand in a log; nothing of any other text."""
+    """Mask an E.164 number for a log; nothing remains of any other text."""
     return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"
 
 
@@ -183,7 +183,7 @@ def _unreadable(text: str) -> InvalidPhone:
 
 
 def _national_part(compact: str) -> str:
-    """What follows 0, 84, +84 or 0084, or both as in +84(0)901…; spreadsheets drop a leading 0."""
+    """Strip 0, 84, +84 or 0084, or both as in +84(0)901…; spreadsheets drop a leading 0."""
     international = re.sub(r"^00", "+", compact)
     if international.startswith("+84"):
         return international[3:].removeprefix("0")

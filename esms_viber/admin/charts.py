@@ -66,7 +66,7 @@ class Plot:
 
 
 def plots_of(figures: Figures, listing: Listing) -> list[Plot]:
-    """What there is to show of them; the listing has the filters that all of them share."""
+    """Plot the figures; the listing has the filters that all of them share."""
     plots = [_by_day(figures, listing), _by_reason(figures, listing), _by_delivery_time(figures, listing)]
     return [plot for plot in plots if plot.rows]
 

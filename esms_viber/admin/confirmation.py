@@ -107,7 +107,7 @@ def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
 
 
 def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
-    """Those that were delivered, by themselves or as another of the messages that one was sent again as."""
+    """Find the messages that arrived, themselves or by another message of their family."""
     messages = list(messages)
     families = _families(messages)
     return {message.id for message in messages if _has_arrived(families[message.id])}
@@ -118,7 +118,7 @@ def _has_arrived(family: list[OutboundViberMessage]) -> bool:
 
 
 def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[OutboundViberMessage]]:
-    """By primary key: the message with what it was sent again from and as, in as many steps as there are."""
+    """Find the family of each message, by primary key: what it was resent from and as, over all steps."""
     known = {message.id: message for message in messages}
     rows = OutboundViberMessage.objects.for_writing()
     latest = set(known)
@@ -144,7 +144,7 @@ def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessag
 
 
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
-    """Of the one that arrived or, where none did, of the latest resend."""
+    """Tell of the message that arrived or, where none did, of the latest resend."""
     others = [member for member in family if member.id != message.id]
     told = [other for other in others if other.status == Status.DELIVERED or other.id > message.id]
     if not told:
@@ -211,7 +211,7 @@ class Mark:
         return f"{self.last_event}-{self.last_message}"
 
     def changed_since(self, pks: list[int]) -> set[int]:
-        """Those that did not exist yet, and those that something has happened to since, or to a resend of them."""
+        """Find the messages that are new since then, or to which (or to a resend) something has happened."""
         events = ViberMessageEvent.objects.for_writing().filter(pk__gt=self.last_event)
         events = events.filter(Q(message__in=pks) | Q(message__resend_of__in=pks))
         seen = {pk for pair in events.values_list("message_id", "message__resend_of_id") for pk in pair}

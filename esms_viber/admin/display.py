@@ -47,7 +47,7 @@ def look(status: str) -> tuple[str, str]:
 
 
 def sign(status: str) -> str:
-    """What stands before the status in its badge."""
+    """The sign before the status in its badge."""
     return _TONES[status][1]
 
 
@@ -112,7 +112,7 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
 
 
 def last_word(message: OutboundViberMessage) -> str:
-    """What the last call came to, as a code with its meaning or in words."""
+    """The outcome of the last call, as a code with its meaning or in words."""
     return meaning(message.code_result) or stored(message.error_message)
 
 

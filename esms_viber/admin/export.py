@@ -74,7 +74,7 @@ _READ = tuple(name for name in _COLUMNS if name not in _OWN_TITLES)
 
 
 def export(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
-    """What the list shows under this query string, on all of its pages, newest first."""
+    """Select what the list shows under this query string, on all of its pages, newest first."""
     if request.method != "GET":
         return HttpResponseNotAllowed(["GET"])
     every_page: Any = request.GET.copy()
@@ -103,7 +103,7 @@ def _file(messages: QuerySet[OutboundViberMessage]) -> Iterator[str]:
 
 
 def _slices(messages: QuerySet[OutboundViberMessage]) -> Iterator[list[OutboundViberMessage]]:
-    """By primary key: `iterator()` would hold a transaction open, or the whole result where the client buffers it."""
+    """Slice by primary key, because `iterator()` would hold a transaction open, or the client the whole result."""
     messages = messages.select_related(None).only(*_READ).order_by("-pk")
     some = list(messages[:SLICE])
     while some:

@@ -39,7 +39,7 @@ class KindChoice(AdminRadioSelect):
 
 
 class KindField(forms.ChoiceField):
-    """Not required: without JavaScript all parts are shown, and those that are filled make the kind."""
+    """An optional choice: without JavaScript all parts are shown, and the filled ones make the kind."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -93,7 +93,7 @@ class Room:
 
 
 def room(messages: Iterable[OutboundViberMessage]) -> Room:
-    """What the longest of the messages leaves."""
+    """The room that the longest of the messages leaves."""
     left = _least_left(messages)
     if left < 0:
         return Room(_take_out(-left), is_over=True)

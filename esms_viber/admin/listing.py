@@ -26,7 +26,7 @@ DELIVERY_TIMES = (
     _("10 minutes to an hour"),
     _("more than an hour"),
 )
-"""By the numbers of `statistics.took()`."""
+"""Names for the numbers of `statistics.took()`."""
 
 
 @dataclass(frozen=True, slots=True)

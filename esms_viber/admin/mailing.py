@@ -102,7 +102,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
 
 
 def _remarks(recipients: Recipients) -> list[str]:
-    """What was decided when the list was read, and may be meant otherwise."""
+    """Tell what was decided when the list was read, because it may be meant otherwise."""
     remarks = []
     if recipients.header_line:
         remarks.append(
@@ -174,7 +174,7 @@ def _sample(person: Recipient, message: OutboundViberMessage, request: HttpReque
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What it is likely to cost, and what there is; empty where it is not known."""
+    """The likely cost and the balance; empty where they are not known."""
 
     cost: str
     balance: str
@@ -229,7 +229,7 @@ def _send(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm
 
 
 def _stored_before(request: HttpRequest) -> int:
-    """What the script has counted of the parts before this one; only told."""
+    """The script's count of the parts before this one, which is only shown."""
     counted = request.POST.get("new", "")
     return int(counted) if counted.isdecimal() and len(counted) < 6 else 0
 

@@ -122,7 +122,7 @@ class MailingForm(forms.Form):
     # -- while typing --------------------------------------------------------------------------------------------------
 
     def _check_text(self) -> None:
-        """As for somebody whose columns hold the longest values, or what the braces say while there is no list.
+        """Check the text for somebody with the longest value of each column; without a list, with the braces.
 
         A link that waits for its values is none yet.
         """

@@ -121,13 +121,13 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         actions = set(request.POST.getlist("action"))
         if ACTIONS.keys() & actions and not self.has_send_permission(request):
             raise PermissionDenied
-        # Not looked at before the page is made: most posts lead to another one.
+        # Lazy, because most posts lead to another page and never show it.
         context = {
             "viber_queue": SimpleLazyObject(queue_status.look),
             "viber_send_to_many": self.has_send_permission(request) and self.has_add_permission(request),
             **(extra_context or {}),
         }
-        # Not where one of ours may be meant, as with a second bar of actions: no transaction is open around a call.
+        # Only if no action of ours is meant (there may be two bars), because no transaction may enclose a call.
         if actions == {"delete_selected"}:
             response = self._delete_selected(request, context)
         else:
@@ -173,7 +173,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         if first := _stored_by_a_post_before(request, response):
             return self._answer_second_post(request, first)
-        # Not before its transaction has ended: nothing is sent, nor known of it, until the commit.
+        # The transaction has ended here. Before the commit nothing may be sent, nor anybody be told of it.
         if SEND in request.POST and (saved := _saved(request)):
             send_saved(self, request, saved)
         return response
@@ -224,7 +224,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     # -- checking while it is written ----------------------------------------------------------------------------------
 
     def _check(self, request: HttpRequest, object_id: str | None) -> HttpResponse:
-        """What saving the form would say, without saving it."""
+        """Answer what saving the form would say, without saving it."""
         message = None if object_id is None else self.get_object(request, unquote(object_id))
         if message is None and (object_id is not None or not self.has_add_permission(request)):
             raise PermissionDenied
@@ -293,7 +293,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
-        """What may be done with the message as it is now, beside editing it."""
+        """The buttons for what may be done with the message now, beside editing it."""
         if not self.has_send_permission(request):
             return []
         buttons = [
@@ -423,7 +423,7 @@ def _posted_before(request: HttpRequest) -> OutboundViberMessage | None:
 
 
 def _stored_by_a_post_before(request: HttpRequest, response: HttpResponse) -> OutboundViberMessage | None:
-    """As `_posted_before()`, where the form was refused because the message that came first has its dedupe key."""
+    """Find the first message where the form was refused because that one has its dedupe key."""
     adminform = (getattr(response, "context_data", None) or {}).get("adminform")
     form_id = request.POST.get(FORM_ID)
     if not form_id or adminform is None or "dedupe_key" not in adminform.form.errors:

@@ -151,7 +151,7 @@ def _most(reasons: Counter[str]) -> Iterator[tuple[str, int]]:
 
 
 def reason(message: OutboundViberMessage) -> str:
-    """What there is to say of one message beside its status."""
+    """Say of one message what its status alone does not tell."""
     match message.status:
         case Status.SENT if message.sandbox:
             return _("It went to the sandbox: eSMS checked it, and neither delivers nor charges it.")
@@ -187,7 +187,7 @@ def _why_queued(message: OutboundViberMessage) -> str:
 
 
 def left_out(skipped: Counter[str]) -> Iterator[Notice]:
-    """What was selected and not acted upon, with the reasons."""
+    """Tell how many were selected and not acted upon, with the reasons."""
     for why, n in _most(skipped):
         head = ngettext("One message was left out.", "%(count)d messages were left out.", n) % {"count": n}
         yield levels.WARNING, f"{head} {why}"

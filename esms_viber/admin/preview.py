@@ -1,4 +1,4 @@
-"""What is seen while a message is written: the phone on which Viber will show it, and what is wrong with it."""
+"""The preview beside a message that is written: the phone on which Viber will show it, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """What stands on the phone; empty parts are left out."""
+    """The message as the phone shows it; empty parts are left out."""
 
     brand: str
     text: str

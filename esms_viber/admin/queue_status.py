@@ -22,7 +22,7 @@ from .filters import AttentionFilter
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What the template shows; a filter is a query string of the list."""
+    """The queue as the template shows it; a filter is a query string of the list."""
 
     obstacles: list[str]
     decisions: list[tuple[str, str]]
@@ -63,7 +63,7 @@ def obstacles() -> Queue:
 
 
 def _remarks() -> list[str]:
-    """Of the path that the web server mounts the site under, which no command can know, and no check."""
+    """Remark on the path that the web server mounts the site under, because no command and no check can know it."""
     origin = split_origin(readable_settings().CALLBACK_ORIGIN)
     mounted = get_script_prefix().strip("/")
     if origin is None or mounted == unquote(origin.path).strip("/"):

@@ -49,10 +49,10 @@ def _listing(model_admin: MessageAdminBase) -> Listing:
 
 
 def _counted(model_admin: MessageAdminBase, request: HttpRequest) -> MessageQuerySet:
-    """Of what this person may see: a site's own admin may show less than everything."""
+    """Select what this person may see, because a site's own admin may show less than everything."""
     messages = OutboundViberMessage.objects.all()
     if type(model_admin).get_queryset is not ModelAdmin.get_queryset:
-        # By their keys: what it joins would count each message several times.
+        # By their keys, because a join would count each message several times.
         messages = messages.filter(pk__in=model_admin.get_queryset(request).order_by().values("id"))
     return counted(messages)
 

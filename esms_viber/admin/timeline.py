@@ -49,7 +49,7 @@ def resends_of(message: OutboundViberMessage) -> list[OutboundViberMessage]:
 
 
 def _tell_all(events: Sequence[ViberMessageEvent], message: OutboundViberMessage, is_cut: bool) -> Iterator[Entry]:
-    # Of what is not shown nobody knows here whether it was taken.
+    # The events that are not shown may hold a call that was taken.
     uncertain = {events[0].request_id} if is_cut else set()
     for event in events:
         first = event.request_id not in uncertain
@@ -126,7 +126,7 @@ def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool
 
 
 def decision_of(event: ViberMessageEvent, *, first: bool) -> Decision:
-    """What the call meant for the message."""
+    """The decision that followed from the call."""
     return decide(SendResult(outcome=_reach(event), code=event.code), first=first)
 
 

@@ -1,4 +1,4 @@
-"""What the checks take addresses apart with."""
+"""Take addresses apart, for the checks."""
 
 from __future__ import annotations
 

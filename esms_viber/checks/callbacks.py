@@ -1,4 +1,4 @@
-"""What would keep eSMS's reports from arriving."""
+"""Checks of all that would keep eSMS's reports from arriving."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _origin_line(origin: SplitResult, path: str) -> str:
 
 def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
     origin = split_origin(conf.CALLBACK_ORIGIN)
-    # As Django does where nothing is set.
+    # Django does the same where nothing is set.
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if origin is None or validate_host(split_domain_port(origin.netloc)[0], allowed):
         return

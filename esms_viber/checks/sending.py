@@ -1,4 +1,4 @@
-"""What would keep messages from being sent."""
+"""Checks of all that would keep messages from being sent."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def account_hint() -> str:
 def check_gateway(conf: ViberSettings) -> Iterator[CheckMessage]:
     try:
         kind = load_gateway_class(conf)
-        # Of keys that are only missing yet another check tells.
+        # Another check tells of keys that are only missing yet.
         if not _missing_account_keys(conf):
             build_gateway(kind, conf)
     except ImproperlyConfigured as error:
-        # Of eSMS's own gateway nothing else can be wrong by then.
+        # Nothing else can be wrong with eSMS's own gateway by then.
         name = "BASE_URL" if DEFAULTS["GATEWAY"] == conf.GATEWAY else "GATEWAY"
         yield Error(str(error), hint=f'"{name}": "{DEFAULTS[name]}"', id="esms_viber.E004")
 

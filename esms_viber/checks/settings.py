@@ -18,7 +18,7 @@ TAG = "esms_viber"
 
 @register(TAG)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """What matters everywhere. Errors stop `migrate` too, so a key that is only missing yet is a warning."""
+    """Check what matters everywhere. Errors stop `migrate` too, so a key that is only missing yet is a warning."""
     return _find_unreadable() or _run(
         sending.check_gateway,
         sending.check_dispatcher,
@@ -34,7 +34,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What matters only where real messages are sent, and depends on the host: other hosts are left in peace."""
+    """Check what depends on the host and matters only where real messages are sent."""
     if _find_unreadable():
         return []
     return _run(

@@ -1,4 +1,4 @@
-"""What goes out to a gateway and what comes back. Nothing here knows Django's models."""
+"""The interface of gateways: what goes out to one and what comes back. Knows no model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What is known after one call. Holds no key and no query string."""
+    """The result of one call. Holds no key and no query string."""
 
     outcome: CallOutcome
     code: str = ""
@@ -87,7 +87,7 @@ class BalanceResult:
 
 
 class BaseGateway(ABC):
-    """What `ESMS_VIBER["GATEWAY"]` names. One instance serves a whole process, from many threads at once."""
+    """The base class of gateways. One instance serves a whole process, from many threads at once."""
 
     stand_in: ClassVar[str] = ""
     """Dotted path of the gateway that takes the place of this one in a test run; empty: none does."""
@@ -115,7 +115,7 @@ class BaseGateway(ABC):
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int | None:
-        """As `query_length()`, as far as the class alone can tell: asked while the gateway cannot be built."""
+        """Tell the same as far as the class alone can; asked while the gateway cannot be built."""
         return None
 
     def __getstate__(self) -> Any:

@@ -129,7 +129,7 @@ class _Response(http.client.HTTPResponse):
         return None
 
     def _needed_headers(self) -> http.client.HTTPMessage:
-        """What tells urllib3 and us how to read the body: words of our own choice, and a length of five digits."""
+        """Keep the headers by which the body is read, in words of our own choice, with a length of five digits."""
         kept = http.client.HTTPMessage()
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type in _KNOWN_TYPES:
@@ -144,7 +144,7 @@ class _Response(http.client.HTTPResponse):
         return kept
 
     def _announced_length(self) -> int | None:
-        """As http.client reads it, or repeated ("42, 42"), which http.client takes for none."""
+        """Read the length as http.client does, or repeated ("42, 42"), which http.client takes for none."""
         if self.length is not None:
             return self.length
         lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
@@ -154,7 +154,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Sending:
-    """What both kinds of connection do when the head of a request is to go out."""
+    """Send the head of a request, with the secret query added to the bytes alone; for both kinds of connection."""
 
     sock: Any
     response_class: ClassVar[type[http.client.HTTPResponse]] = _Response

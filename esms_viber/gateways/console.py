@@ -35,7 +35,7 @@ class ConsoleGateway(BaseGateway):
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
-        """As for eSMS, so that what would be too long there is refused here too."""
+        """Measure for eSMS, so that what would be too long there is refused here too."""
         return EsmsGateway.usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:

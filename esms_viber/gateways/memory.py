@@ -85,7 +85,7 @@ class MemoryGateway(BaseGateway):
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
-        """As for eSMS, so that a test finds what would be too long there."""
+        """Measure for eSMS, so that a test finds what would be too long there."""
         return EsmsGateway.usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:

@@ -1,4 +1,4 @@
-"""What eSMS answered, read without believing anything: bounded, cleaned, and never with a key in it."""
+"""Read eSMS's answers without believing anything: bounded, cleaned, and never with a key in them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Answer:
 
 
 def own_words(text: str) -> str:
-    """What of a result's text is this app's own: for the log, because eSMS's words may repeat the phone or the text."""
+    """Keep this app's own sentences of a result's text, for the log: eSMS's words may repeat the phone or the text."""
     return put_together(*(part for part in parts(text) if part in _OWN_SENTENCES))
 
 

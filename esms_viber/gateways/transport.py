@@ -33,7 +33,7 @@ _NETWORK_UNREACHABLE = gettext_noop("Could not connect: network or host unreacha
 _ANY_COMPRESSION_HEADER = 32 + zlib.MAX_WBITS
 _REDIRECTS = range(300, 400)
 _TIMEOUTS = (TimeoutError, Urllib3Timeout, requests.Timeout)
-# What a call may fail with. Not `Exception`: a task queue's time limit is to pass.
+# The errors that a call may end in. `Exception` would catch a task queue's time limit as well.
 _FAILURES = (
     OSError,
     ValueError,
@@ -45,7 +45,7 @@ _FAILURES = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one call brought. The body stays out of `repr()`: an error page may repeat the URL."""
+    """The reply to one call. The body stays out of `repr()`, because an error page may repeat the URL."""
 
     left: bool
     """Whether bytes of the request were handed to the connection."""
@@ -184,7 +184,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         if isinstance(current, BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
-            # Not __context__: the call may have been made while another error was being handled.
+            # __context__ is left out, because the call may have been made while another error was being handled.
             waiting += [current.__cause__, getattr(current, "reason", None), *current.args]
 
 
@@ -204,7 +204,7 @@ _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], 
     (ConnectionRefusedError, gettext_noop("Could not connect: connection refused")),
     (ssl.SSLCertVerificationError, gettext_noop("Could not connect: TLS certificate not accepted")),
     (ssl.SSLError, gettext_noop("Could not connect: TLS handshake failed")),
-    # Not urllib3's time-out: to it, every failed connection is one.
+    # Only Python's own, because to urllib3 every failed connection is a time-out.
     (TimeoutError, gettext_noop("Could not connect: time-out")),
     (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
 )

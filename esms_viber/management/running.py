@@ -1,4 +1,4 @@
-"""What commands that run for long have in common: they end in good order, and show how far they are."""
+"""Shared by commands that run for long: they end in good order, and show how far they are."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StopSignals:
     def __call__(self) -> bool:
         if self._asked and not self._told:
             self._told = True
-            # Not in the handler: it may have interrupted another line that was being written.
+            # Said here, because the handler may have interrupted another line that was being written.
             self._say(_("Stopping: what is on the wire is finished. Once more ends it at once."))
         return self._asked
 
