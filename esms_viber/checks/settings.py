@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, register
 from django.utils.translation import gettext as _
 
 from ..conf import NAMES, ViberSettings, find_problems, get_settings, is_dict, names_given, not_a_dict, wrong_type
-from . import callbacks, sending
+from . import callbacks, databases, sending
 from .sending import ACCOUNT_KEYS, DEFAULTS, account_hint
 
 TAG = "esms_viber"
@@ -43,6 +43,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         sending.check_sandbox,
         sending.check_base_url_in_production,
         sending.check_task_backend,
+        databases.check_sqlite,
         callbacks.check_public_origin,
         callbacks.check_allowed_hosts,
         callbacks.check_script_name,

@@ -15,7 +15,6 @@ from typing import Any, Self
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
-from tqdm import tqdm
 
 from ..codes import describe
 
@@ -24,7 +23,7 @@ SECONDS_BETWEEN_COUNTS = 10
 
 @contextmanager
 def running(say: Callable[[str], object], total: int | None, verbosity: int) -> Iterator[tuple[StopSignals, Progress]]:
-    """Whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
+    """Give whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
     with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
         yield should_stop, progress
 
@@ -83,31 +82,30 @@ class StopSignals:
 
 
 class Progress:
-    """How many are done: a bar on a terminal, elsewhere a line now and then; nothing with `--verbosity 0`."""
+    """Show how many are done: a line that counts on a terminal, else a line now and then; none with `--verbosity 0`."""
 
     def __init__(self, total: int | None, say: Callable[[str], object], *, verbosity: int) -> None:
         self._say, self._total, self._done = say, total, 0
         self._quiet = verbosity == 0
         self._said_at = time.monotonic()
-        is_bar = total is not None and not self._quiet and sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=" " + _("messages"), file=sys.stderr, leave=False) if is_bar else None
+        self._counts_in_place = total is not None and not self._quiet and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._counts_in_place and self._done:
+            sys.stderr.write("\n")
 
     def __call__(self, count: int) -> None:
         self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-        elif count and not self._quiet and time.monotonic() - self._said_at > SECONDS_BETWEEN_COUNTS:
+        if not count or self._quiet:
+            return
+        told = _("%(done)d done") if self._total is None else _("%(done)d of %(total)d done")
+        told %= {"done": self._done, "total": self._total}
+        if self._counts_in_place:
+            sys.stderr.write(f"\r{told}")
+            sys.stderr.flush()
+        elif time.monotonic() - self._said_at > SECONDS_BETWEEN_COUNTS:
             self._said_at = time.monotonic()
-            self._say(self._count())
-
-    def _count(self) -> str:
-        if self._total is None:
-            return _("%(done)d done") % {"done": self._done}
-        return _("%(done)d of %(total)d done") % {"done": self._done, "total": self._total}
+            self._say(told)
