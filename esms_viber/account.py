@@ -98,8 +98,8 @@ def _why_unknown(result: BalanceResult) -> str:
         sentence += " " + _("Try again later.")
     if is_another:
         remark = _(
-            'Asked was %(url)s. Is that eSMS? If not, mend ESMS_VIBER["BASE_URL"], or leave it out for eSMS\'s own, '
-            "%(default)s"
+            'The address asked was %(url)s. If that is not eSMS, correct ESMS_VIBER["BASE_URL"], or leave it out for '
+            "the default, %(default)s"
         )
         sentence += " " + remark % {"url": f"{base_url}/GetBalance_json", "default": default}
     return sentence

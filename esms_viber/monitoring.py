@@ -150,7 +150,7 @@ class QueueStatus:
         """Say why messages do not go out, and what to do about it, in sentences for people."""
         found = []
         if self.misconfiguration:
-            sentence = _("Messages do not go out until this is mended in the settings: %(problem)s")
+            sentence = _("Messages do not go out until this is corrected in the settings: %(problem)s")
             found.append(sentence % {"problem": self.misconfiguration})
         if self.account_code:
             code = describe(self.account_code)
@@ -159,8 +159,8 @@ class QueueStatus:
         if self.outage:
             found.append(
                 _(
-                    "The last calls to eSMS had no answer, or none that can be read, so messages wait; what came back "
-                    "stands in their history. They are tried again by themselves; if it goes on, see whether this "
+                    "The last calls to eSMS had no answer, or none that can be read, so messages wait. Their history "
+                    "shows what came back. They are tried again by themselves; if it goes on, check whether this "
                     "server reaches rest.esms.vn, or ask eSMS."
                 )
             )

@@ -82,7 +82,7 @@ def cancel_selected(
     return back(model_admin, request, pks)
 
 
-@_action(gettext_lazy("Note that selected Viber messages need no sending again"))
+@_action(gettext_lazy("Mark selected Viber messages as looked up: they need not be sent again"))
 def settle_selected(
     model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
 ) -> HttpResponse | None:
@@ -117,7 +117,7 @@ def refresh_selected(
     # Where trouble ended it, the rest was not asked about.
     unasked = {message.id for message in askable} - {message.id for message in answered}
     told += notices.left_out(
-        Counter(_("It was not asked about: eSMS refuses the account, or does not answer.") for _pk in unasked)
+        Counter(_("eSMS was not asked about it, because it refuses the account or does not answer.") for _pk in unasked)
     )
     tell(model_admin, request, pks, told)
     return back(model_admin, request, pks)
@@ -172,7 +172,7 @@ def _why_not_cancelled(message: OutboundViberMessage) -> str:
 
 def _why_not_asked(message: OutboundViberMessage) -> str:
     if message.sandbox:
-        return _("It went to the sandbox, of which eSMS keeps nothing.")
+        return _("It went to the sandbox, and eSMS keeps no record of sandbox messages.")
     if message.is_final or message.status in {Status.DRAFT, Status.QUEUED}:
         return _("It is %(status)s: there is nothing to ask.") % {"status": message.get_status_display()}
     return _("It has no SMSID, by which eSMS would find it: look it up on the eSMS portal.")

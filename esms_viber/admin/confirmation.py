@@ -38,7 +38,7 @@ _SHOWN = 20
 
 
 STILL_REPEATED = gettext_lazy(
-    "It is still tried again by itself, in a way that cannot send it twice. Wait, or stop that first."
+    "It is still repeated by itself, in a way that cannot send it twice. Wait, or stop repeating it first."
 )
 
 
@@ -269,7 +269,7 @@ def _cost(found: Review) -> str:
         return _("It costs nothing: it goes to the sandbox.")
     amount = estimate(found.charged)
     if amount is None:
-        return _("What it costs is not known: eSMS has not reported the price of such a message yet.")
+        return _("The cost is not known, because eSMS has not reported the price of such a message yet.")
     return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}
 
 

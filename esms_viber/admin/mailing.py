@@ -239,10 +239,10 @@ def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest, fo
     if not stored:
         return
     sentence = ngettext(
-        "One message of this campaign is stored to be sent, with the text as it was. To stop it, cancel it while it "
-        "waits.",
-        "%(count)s messages of this campaign are stored to be sent, with the text as it was. To stop them, cancel "
-        "those that still wait.",
+        "One message of this campaign is already stored, with its old text. To stop it, cancel it while it waits in "
+        "the queue.",
+        "%(count)s messages of this campaign are already stored, with their old text. To stop them, cancel those "
+        "that still wait in the queue.",
         stored,
     ) % {"count": grouped(stored)}
     if model_admin.has_view_permission(request):

@@ -205,7 +205,7 @@ class MailingForm(forms.Form):
     def _read(self) -> Recipients:
         data = self.cleaned_data
         if data.get("file") and data.get("phones", "").strip():
-            raise UnreadableList(_("There are phones and a file. Take one of the two out, and send it afterwards."))
+            raise UnreadableList(_("There are phones and a file. Remove one of them; you can send it afterwards."))
         if file := data.get("file"):
             found = read_csv(file.read(MOST_BYTES + 1))
         elif data.get("phones", "").strip():

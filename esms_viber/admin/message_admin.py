@@ -358,7 +358,9 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         if message.status in {Status.UNKNOWN, Status.SENT} and _is_looked_up(message):
             return gettext("Nothing: somebody has looked it up, as its timeline tells.")
         if _had_its_time(message):
-            return gettext("To send it again, save and send it. It then goes out at once: its time is void.")
+            return gettext(
+                "To send it again, save and send it. It goes out at once, because its old time does not count any more."
+            )
         return display.explain(message)[1]
 
     @admin.display(description=gettext_lazy("answer of eSMS"))

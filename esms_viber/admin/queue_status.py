@@ -93,6 +93,6 @@ def _due(count: int, since: str | None) -> str:
 def _stuck(count: int) -> str:
     if not count:
         return ""
-    return ngettext("one of them by a sender that is gone", "%(count)d of them by a sender that is gone", count) % {
+    return ngettext("one of them by a worker that is gone", "%(count)d of them by a worker that is gone", count) % {
         "count": count
     }

@@ -182,8 +182,8 @@ def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
     queued = ngettext("One waits in the queue", "%(count)s wait in the queue", progress.queued)
     sending = ngettext("One is being sent", "%(count)s are being sent", progress.sending)
     repeated = ngettext(
-        "One may have been sent, and is asked again by itself",
-        "%(count)s may have been sent, and are asked again by themselves",
+        "One may have been sent; it is tried again by itself",
+        "%(count)s may have been sent; they are tried again by themselves",
         progress.repeated,
     )
     due = ngettext(

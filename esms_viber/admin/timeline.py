@@ -254,11 +254,11 @@ def _objection(event: ViberMessageEvent, message: OutboundViberMessage, report: 
     """Why the report does not speak of the message as it was sent last."""
     is_callback = event.kind == ViberMessageEvent.Kind.CALLBACK
     if is_callback and report.names_another_request(event.request_id):
-        return _("It names another RequestId, and was not believed.")
+        return _("It names another RequestId, so it changed nothing.")
     if event.request_id != message.request_id:
         return _("It is about an earlier RequestId of this message.")
     if is_callback and report.names_another_phone(message.phone):
-        return _("It names another phone, and was not believed.")
+        return _("It names another phone, so it changed nothing.")
     if not is_callback and report.names_another_sms_id(message.sms_id):
-        return _("It names another SMSID, and was not believed.")
+        return _("It names another SMSID, so it changed nothing.")
     return ""

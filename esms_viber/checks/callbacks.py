@@ -43,8 +43,9 @@ def check_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
         yield Error(
             not_an_origin(),
             hint=_(
-                "%(line)s; a host name with other letters than a to z in its xn-- form. Under a path: %(path)s; no "
-                "user, query or fragment, and of the path nothing that urlpatterns adds."
+                "%(line)s. Write a host name that has other letters than a to z in its xn-- form. For a site mounted "
+                "under a path: %(path)s. Leave out user, query, fragment, and the part of the path that urlpatterns "
+                "adds."
             )
             % {"line": _EXAMPLE_ORIGIN, "path": _example_under("/shop")},
             id="esms_viber.E007",

@@ -67,7 +67,7 @@ def _check_names(names: Iterable[object]) -> Iterator[CheckMessage]:
     for name in names:
         if name not in NAMES:
             yield Error(
-                _("ESMS_VIBER has a key %(name)s, which means nothing.") % {"name": repr(name)},
+                _("ESMS_VIBER has an unknown key: %(name)s.") % {"name": repr(name)},
                 hint=_what_was_meant(str(name)),
                 id="esms_viber.E002",
             )

@@ -61,7 +61,7 @@ class StopSignals:
         if self._asked and not self._told:
             self._told = True
             # Said here, because the handler may have interrupted another line that was being written.
-            self._say(_("Stopping: what is on the wire is finished. Once more ends it at once."))
+            self._say(_("Stopping as soon as the calls on the wire have ended. Press Ctrl-C again to end at once."))
         return self._asked
 
     def __enter__(self) -> Self:

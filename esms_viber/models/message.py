@@ -43,7 +43,7 @@ class OutboundViberMessage(GuardedSave):
         _("text"),
         blank=True,
         validators=[validators.validate_text, validators.validate_content],
-        help_text=_("Left empty only where the message is an image."),
+        help_text=_("May be empty only if the message is an image alone."),
     )
     image_url = models.CharField(
         _("image"),
@@ -57,14 +57,14 @@ class OutboundViberMessage(GuardedSave):
         max_length=255,
         blank=True,
         validators=[validators.validate_text, validators.validate_label],
-        help_text=_("What stands on the button, e.g. “See your order”."),
+        help_text=_("The text on the button, e.g. “See your order”."),
     )
     button_url = models.CharField(
         _("button link"),
         max_length=1000,
         blank=True,
         validators=[validators.validate_button_url],
-        help_text=_("Where the button leads, e.g. https://shop.example.vn/orders/17."),
+        help_text=_("The page that the button opens, e.g. https://shop.example.vn/orders/17."),
     )
     brandname = models.CharField(
         _("brand name"),

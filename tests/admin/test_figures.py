@@ -260,7 +260,7 @@ def test_progress_is_told_in_one_sentence_and_shown(root: Client, make: Make) ->
     waits = {text: href for href, text in look(root, CAMPAIGN, name="tet").links if "itself" in text or "queue" in text}
     assert {text: listed(root, href) for text, href in waits.items()} == {
         "2 wait in the queue": 2,
-        "One may have been sent, and is asked again by itself": 1,
+        "One may have been sent; it is tried again by itself": 1,
     }
 
 

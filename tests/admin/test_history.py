@@ -207,10 +207,10 @@ def test_values_that_are_no_object_break_nothing(root: Client, make: Make) -> No
 @pytest.mark.parametrize(
     ("kind", "request_id", "values", "objection"),
     [
-        ("callback", "a", {"RequestId": "b"}, "It names another RequestId, and was not believed."),
+        ("callback", "a", {"RequestId": "b"}, "It names another RequestId, so it changed nothing."),
         ("callback", "b", {"RequestId": "b"}, "It is about an earlier RequestId of this message."),
-        ("callback", "a", {"phonenumber": "0912345678"}, "It names another phone, and was not believed."),
-        ("poll", "a", {"SMSID": "2"}, "It names another SMSID, and was not believed."),
+        ("callback", "a", {"phonenumber": "0912345678"}, "It names another phone, so it changed nothing."),
+        ("poll", "a", {"SMSID": "2"}, "It names another SMSID, so it changed nothing."),
         ("callback", "a", {"SMSID": "2"}, ""),
         ("callback", "a", {"phonenumber": "84901888484", "RequestId": "a"}, ""),
         ("callback", "a", {"phonenumber": "090188****", "RequestId": " {A} "}, ""),

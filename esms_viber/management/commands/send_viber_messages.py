@@ -32,7 +32,9 @@ class Command(BaseCommand):
         )
         kinds = parser.add_mutually_exclusive_group()
         kinds.add_argument("--limit", type=int, metavar="N", help=_("Send at most N messages."))
-        kinds.add_argument("--watch", action="store_true", help=_("Go on and send what becomes due, until stopped."))
+        kinds.add_argument(
+            "--watch", action="store_true", help=_("Keep running, and send messages as they become due, until stopped.")
+        )
         kinds.add_argument(
             "--status",
             nargs="?",
@@ -136,4 +138,4 @@ def _age(age: dt.timedelta) -> str:
 def _stuck(count: int) -> str:
     if not count:
         return ""
-    return _("%(count)s of them by a sender that is gone; the next takes them over") % {"count": grouped(count)}
+    return _("%(count)s of them by a worker that is gone; the next worker takes them over") % {"count": grouped(count)}
