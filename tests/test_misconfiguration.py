@@ -267,7 +267,7 @@ def test_the_banner_tells_it(broken: Any, admin_client: Any) -> None:
         return  # which has no admin either
     for page in ("", "add/", "viber-overview/", "viber-send-to-many/"):
         shown = admin_client.get(f"{LIST}{page}").content.decode()
-        assert "Messages do not go out until this is mended" in shown, page
+        assert "Messages do not go out until this is corrected" in shown, page
         assert named in shown
 
 

@@ -243,7 +243,7 @@ def test_messages_of_a_sender_that_is_gone_are_stuck_until_the_next_takes_them(c
     assert (get_queue_status().sending, get_queue_status().stuck) == (1, 0)
     clock.advance(minutes=3)
     assert get_queue_status().stuck == 1
-    assert "a sender that is gone" in show()[1]
+    assert "a worker that is gone" in show()[1]
     assert "one of them by a worker that is gone" in banner(admin_client)
     assert deliver_due_messages().sent == 1
     assert get_queue_status().stuck == 0

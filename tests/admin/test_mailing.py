@@ -91,7 +91,7 @@ def test_the_same_list_again_sends_nothing_and_says_so(root: Client) -> None:
     again = review(root)
     assert "2 phones have a message of this campaign already" in again.content.decode()
     assert f'href="{LIST}?campaign=tet&amp;sandbox__exact=0"' in again.content.decode()
-    assert "with the text and brand name that it has. To write to these phones anew" in again.content.decode()
+    assert "with the text and brand name that they have. To send these phones a new message" in again.content.decode()
     assert buttons(again) == {"_edit"}
     assert "No message was stored" in told(press(root, again, "_confirm"))
     assert len(outbox) == 2
@@ -216,7 +216,7 @@ def test_who_goes_back_after_a_part_learns_that_it_is_sent_and_where_to_stop_it(
     assert "Nothing is stored or sent yet." in untouched.content.decode()
     assert told(untouched) == ""
     back = press(root, review(root), "_edit", new="1500")
-    assert "1,500 messages of this campaign are stored to be sent, with the text as it was. To stop them" in told(back)
+    assert "1,500 messages of this campaign are already stored, with their old text. To stop them" in told(back)
     assert "Nothing is stored or sent yet." not in back.content.decode()
     waiting = f'<a href="{LIST}?campaign=tet&amp;sandbox__exact=0&amp;status__exact=queued">Show what waits</a>'
     assert waiting in back.content.decode()

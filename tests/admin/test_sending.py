@@ -377,8 +377,8 @@ def test_what_was_looked_up_asks_for_no_decision_any_more(root: Client, make: Ma
 
 def test_a_message_cancelled_before_its_time_tells_that_the_time_is_void(root: Client, make: Make, clock: Any) -> None:
     message = make("cancelled", send_at=clock.now() + dt.timedelta(days=9))
-    assert "It then goes out at once" in root.get(page(message.pk)).content.decode()
-    assert "It then goes out at once" not in root.get(page(make("cancelled").pk)).content.decode()
+    assert "It goes out at once" in root.get(page(message.pk)).content.decode()
+    assert "It goes out at once" not in root.get(page(make("cancelled").pk)).content.decode()
 
 
 # -- asking ------------------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_under_atomic_requests_the_list_asks(root: Client, make: Make) -> None:
     ("columns", "sentence"),
     [
         ({}, "It may cost about 940 đ, going by the latest prices."),
-        ({"content": "", "image_url": "https://x.vn/a.png"}, "What it costs is not known"),
+        ({"content": "", "image_url": "https://x.vn/a.png"}, "The cost is not known"),
         ({"sandbox": True}, "It may cost about 470 đ"),
     ],
 )
@@ -472,11 +472,11 @@ def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, ma
     assert "send_selected" not in offered(root.get(page(message.pk)))
     question = choose(root, "send_selected", message.pk)
     assert "Nothing can be sent of what you selected." in question.content.decode()
-    assert "It is still tried again by itself" in question.content.decode()
+    assert "It is still repeated by itself" in question.content.decode()
     resting = make("unknown", uncertain_since=clock.now(), attempts=1)
     question = choose(root, "send_selected", resting.pk)
     Message.objects.filter(pk=resting.pk).update(next_attempt_at=clock.now())
-    assert "It is still tried again by itself" in told(confirm(root, question))
+    assert "It is still repeated by itself" in told(confirm(root, question))
     assert Message.objects.count() == 2
 
 
