@@ -1,9 +1,9 @@
-"""Send, cancel, ask, settle: what the list and a message's page do by the same code."""
+"""Actions on messages: send, cancel, settle, ask eSMS. The list and a message's own page run the same code."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.contrib.messages import constants as levels
@@ -29,11 +29,11 @@ MOST_ASKED = 200
 """Status queries that one request makes."""
 
 MOST_CANCELLED = 50_000
-"""Several of the largest lists: who has begun one by mistake can stop it at once."""
+"""Enough for several of the largest mailings, so that one begun by mistake can be stopped at once."""
 
 
 def _action(description: Any) -> Callable[[Action], Action]:
-    """Do as Django's decorator, without the locations of Django 6.1, because django-simpleui fails at these."""
+    """Describe an action as `admin.action()` does, without the `location` of Django 6.1, which django-simpleui fails at."""
 
     def mark(function: Any) -> Any:
         function.short_description, function.allowed_permissions = description, ["send"]
@@ -70,15 +70,25 @@ def cancel_selected(
     if len(pks) > MOST_CANCELLED:
         refuse_so_many(model_admin, request, MOST_CANCELLED)
         return back(model_admin, request, pks)
-    counts: Counter[bool] = Counter()
+    cancelled = doubtful = 0
     skipped: Counter[str] = Counter()
     for chunk in in_chunks(pks):
-        changed = services.cancel_viber_messages(rows_of(chunk), user=user_of(request))
-        counts.update(message.status == Status.UNKNOWN for message in changed)
-        taken = {message.id for message in changed}
-        skipped.update(_why_not_cancelled(message) for message in rows_of([pk for pk in chunk if pk not in taken]))
-    told = [*_cancelled(counts[False], counts[True]), *notices.left_out(skipped)]
-    tell(model_admin, request, pks, told)
+        changed = {m.id: m for m in services.cancel_viber_messages(rows_of(chunk), user=user_of(request))}
+        in_doubt = sum(message.status == Status.UNKNOWN for message in changed.values())
+        cancelled, doubtful = cancelled + len(changed) - in_doubt, doubtful + in_doubt
+        skipped.update(_why_not_cancelled(message) for message in rows_of([pk for pk in chunk if pk not in changed]))
+    told: list[notices.Notice] = []
+    if cancelled:
+        sentence = ngettext("The message was cancelled.", "%(count)d messages were cancelled.", cancelled)
+        told.append((levels.SUCCESS, sentence % {"count": cancelled}))
+    if doubtful:
+        sentence = ngettext(
+            "The message is not repeated any more, but may have been sent already.",
+            "%(count)d messages are not repeated any more, but may have been sent already.",
+            doubtful,
+        )
+        told.append((levels.WARNING, sentence % {"count": doubtful}))
+    tell(model_admin, request, pks, [*told, *notices.left_out(skipped)])
     return back(model_admin, request, pks)
 
 
@@ -90,9 +100,18 @@ def settle_selected(
     if len(pks) > MOST_AT_ONCE:
         refuse_so_many(model_admin, request, MOST_AT_ONCE)
         return back(model_admin, request, pks)
-    noted = services.settle_viber_messages(all_rows(pks), user=user_of(request))
-    left = Counter({_("There is nothing to decide about it."): len(pks) - len(noted)})
-    tell(model_admin, request, pks, [*_noted(len(noted)), *notices.left_out(+left)])
+    settled = len(services.settle_viber_messages(all_rows(pks), user=user_of(request)))
+    told: list[notices.Notice] = []
+    if settled:
+        sentence = ngettext(
+            "It is noted that the message need not be sent again.",
+            "It is noted that %(count)d messages need not be sent again.",
+            settled,
+        )
+        told.append((levels.SUCCESS, sentence % {"count": settled}))
+    if skipped := len(pks) - settled:
+        told += notices.left_out(Counter({_("There is nothing to decide about it."): skipped}))
+    tell(model_admin, request, pks, told)
     return back(model_admin, request, pks)
 
 
@@ -112,9 +131,16 @@ def refresh_selected(
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)
         return back(model_admin, request, pks)
-    told = [*notices.outcomes(answered), *_not_told(answered, mark)]
+    told = list(notices.outcomes(answered))
+    polls = ViberMessageEvent.objects.for_writing().filter(
+        message__in=[message.id for message in answered], kind=ViberMessageEvent.Kind.POLL, pk__gt=mark.last_event
+    )
+    refusals = Counter(display.meaning(poll.code) or display.stored(poll.text) for poll in polls.exclude(code="100"))
+    for why, n in refusals.items():
+        head = ngettext("eSMS did not tell of the message.", "eSMS did not tell of %(count)d messages.", n)
+        told.append((levels.ERROR, f"{head % {'count': n}} {why}".strip()))
     told += notices.left_out(Counter(_why_not_asked(m) for m in messages if not can_ask(m)))
-    # Where trouble ended it, the rest was not asked about.
+    # Some may be left, because polling stops where eSMS refuses the account or does not answer.
     unasked = {message.id for message in askable} - {message.id for message in answered}
     told += notices.left_out(
         Counter(_("eSMS was not asked about it, because it refuses the account or does not answer.") for _pk in unasked)
@@ -131,37 +157,6 @@ ACTIONS = {
 }
 
 
-# -- cancelling, asking ------------------------------------------------------------------------------------------------
-
-
-def _cancelled(certain: int, doubtful: int) -> Iterable[notices.Notice]:
-    if certain:
-        yield (
-            levels.SUCCESS,
-            ngettext("The message was cancelled.", "%(count)d messages were cancelled.", certain) % {"count": certain},
-        )
-    if doubtful:
-        yield (
-            levels.WARNING,
-            ngettext(
-                "The message is not repeated any more, but may have been sent already.",
-                "%(count)d messages are not repeated any more, but may have been sent already.",
-                doubtful,
-            )
-            % {"count": doubtful},
-        )
-
-
-def _noted(count: int) -> Iterable[notices.Notice]:
-    if count:
-        sentence = ngettext(
-            "It is noted that the message need not be sent again.",
-            "It is noted that %(count)d messages need not be sent again.",
-            count,
-        )
-        yield levels.SUCCESS, sentence % {"count": count}
-
-
 def _why_not_cancelled(message: OutboundViberMessage) -> str:
     if message.status == Status.UNKNOWN:
         return _("It may have been sent, and nothing repeats it.")
@@ -176,13 +171,3 @@ def _why_not_asked(message: OutboundViberMessage) -> str:
     if message.is_final or message.status in {Status.DRAFT, Status.QUEUED}:
         return _("It is %(status)s: there is nothing to ask.") % {"status": message.get_status_display()}
     return _("It has no SMSID, by which eSMS would find it: look it up on the eSMS portal.")
-
-
-def _not_told(asked: list[OutboundViberMessage], mark: Mark) -> Iterable[notices.Notice]:
-    polls = ViberMessageEvent.objects.for_writing().filter(
-        message__in=[message.id for message in asked], kind=ViberMessageEvent.Kind.POLL, pk__gt=mark.last_event
-    )
-    failed = Counter(display.meaning(poll.code) or display.stored(poll.text) for poll in polls.exclude(code="100"))
-    for why, n in failed.items():
-        head = ngettext("eSMS did not tell of the message.", "eSMS did not tell of %(count)d messages.", n)
-        yield levels.ERROR, f"{head % {'count': n}} {why}".strip()

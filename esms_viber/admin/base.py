@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ else:
 
 
 def in_one_transaction(request: HttpRequest) -> AbstractContextManager[None]:
-    """Open a transaction for a view of Django's that reads before it writes, as on SQLite only ours may; for POST."""
+    """Open a transaction around a POST to a view of Django's, because it reads before it writes: SQLite may refuse that."""
     if request.method != "POST":
         return nullcontext()
     return atomic_for_writing(OutboundViberMessage.objects.write_alias())
@@ -36,7 +36,7 @@ class MessageAdminBase(ModelAdmin):
     formfield_overrides = {models.DateTimeField: form_fields.OVERRIDES}
 
     def __init__(self, model: type[OutboundViberMessage], admin_site: admin.AdminSite) -> None:
-        """Raise `ImproperlyConfigured` for a child with a key of its own: the pages know messages by their id."""
+        """Raise `ImproperlyConfigured` for a child with its own primary key, because the pages find messages by their id."""
         super().__init__(model, admin_site)
         key: Any = model._meta.pk
         while key.remote_field and key.remote_field.parent_link:
@@ -51,12 +51,15 @@ class MessageAdminBase(ModelAdmin):
         return request.user.has_perm("esms_viber.send_outboundvibermessage")
 
     def has_change_permission(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> bool:
-        """Never for what has been handed over for sending: that can be looked at only."""
+        """Let nobody change a message that was handed over for sending; it can only be viewed."""
         return super().has_change_permission(request, obj) and (obj is None or obj.is_editable)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         deletable, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        return deletable, counts, lacking, [*protected, *_on_their_way(objs)]
+        # If one of these were deleted, eSMS's answer would find no row, and nobody would know that it was sent.
+        sentence = _("%(message)s: cancel it first, or wait until it is sent.")
+        protected += [sentence % {"message": message} for message in objs if _is_on_its_way(message)]
+        return deletable, counts, lacking, protected
 
     def delete_model(self, request: HttpRequest, obj: OutboundViberMessage) -> None:
         _delete([obj.id])
@@ -72,22 +75,13 @@ class MessageAdminBase(ModelAdmin):
         return reverse(name, args=[pk], current_app=self.admin_site.name)
 
 
-def _on_their_way(messages: Iterable[OutboundViberMessage]) -> list[str]:
-    """Protected: the answer to one of these would find no row, and nobody would know that it was sent."""
-    return [
-        _("%(message)s: cancel it first, or wait until it is sent.") % {"message": message}
-        for message in messages
-        if _is_on_its_way(message)
-    ]
-
-
 def _is_on_its_way(message: OutboundViberMessage) -> bool:
     repeated = message.status == Status.UNKNOWN and message.next_attempt_at is not None
     return repeated or message.status in {Status.QUEUED, Status.SENDING}
 
 
 def _delete(pks: list[int]) -> None:
-    """Delete all or none: `MessageNotEditable` where one was handed over for sending since somebody looked."""
+    """Delete all of them, or none and raise `MessageNotEditable` if one was handed over for sending meanwhile."""
     rows = OutboundViberMessage.objects
 
     def write() -> None:

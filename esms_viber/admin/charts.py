@@ -1,4 +1,4 @@
-"""Figures as tables: numbers that a screen reader reads, beside bars that only repeat them."""
+"""Figures as tables of numbers, for screen readers too, beside bars that only repeat the numbers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from . import display
 from .listing import DELIVERY_TIMES, Listing
 
 _WIDTH = 1000
-"""Of the longest bar, in the units of its drawing."""
+"""The width of the longest bar, in units of its SVG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     text: str
     url: str = ""
-    """Where the messages that it counts are listed."""
+    """The address that lists the messages it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Row:
 class Column:
     name: str
     kind: str = ""
-    """As in `Part`: empty where no bar shows this column."""
+    """The `Part.kind` that shows this column in each bar; empty where none does."""
     sign: str = ""
 
 
@@ -59,20 +59,20 @@ class Plot:
     caption: str
     remark: str
     of: str
-    """What the rows are."""
+    """The heading above the names of the rows."""
     columns: list[Column]
     rows: list[Row]
     total: Row | None = None
 
 
 def plots_of(figures: Figures, listing: Listing) -> list[Plot]:
-    """Plot the figures; the listing has the filters that all of them share."""
+    """Plot the figures. `listing` has the filters that all their links share."""
     plots = [_by_day(figures, listing), _by_reason(figures, listing), _by_delivery_time(figures, listing)]
     return [plot for plot in plots if plot.rows]
 
 
 def linked(count: int, listing: Listing) -> Number:
-    """Nothing to see is nowhere to go."""
+    """Link a count to its messages, unless it is zero."""
     return Number(grouped(count), str(listing) if count else "")
 
 
@@ -99,31 +99,25 @@ def _by_day(figures: Figures, listing: Listing) -> Plot:
 
     def day_row(day: Day) -> Row:
         bar = _bar(((status, day.tally.counts[status]) for status in statuses), longest)
-        return row(_name_of(day), day.tally, _created_on(day, oldest, listing), bar)
+        if day.date:
+            name = date_format(day.date, "SHORT_DATE_FORMAT")
+            shown = listing.created(start_of(day.date), start_of(day.date + dt.timedelta(days=1)))
+        else:
+            name, shown = _("Earlier"), listing.created(None, start_of(oldest) if oldest else None)
+        return row(name, day.tally, shown, bar)
 
     return Plot(
         id="viber-days",
         caption=_("Messages by day and state"),
         remark=_("Days without messages are left out."),
         of=_("Day"),
-        columns=[Column(_("All")), *(_column_of(status) for status in statuses)],
+        columns=[
+            Column(_("All")),
+            *(Column(capfirst(str(status.label)), status.value, display.sign(status)) for status in statuses),
+        ],
         rows=[day_row(day) for day in figures.days],
         total=row(_("Total"), figures.total, listing, []),
     )
-
-
-def _column_of(status: Status) -> Column:
-    return Column(capfirst(str(status.label)), status.value, display.sign(status))
-
-
-def _name_of(day: Day) -> str:
-    return date_format(day.date, "SHORT_DATE_FORMAT") if day.date else _("Earlier")
-
-
-def _created_on(day: Day, first: dt.date | None, listing: Listing) -> Listing:
-    if day.date is None:
-        return listing.created(None, start_of(first)) if first else listing
-    return listing.created(start_of(day.date), start_of(day.date + dt.timedelta(days=1)))
 
 
 def _by_reason(figures: Figures, listing: Listing) -> Plot:
@@ -133,7 +127,11 @@ def _by_reason(figures: Figures, listing: Listing) -> Plot:
         shown = listing.of_status(status)
         if status == Status.FAILED:
             shown = shown.narrowed(code_result__exact=code)
-        return Row(_reason(status, code), _bar([(status, count)], longest), [linked(count, shown)])
+        if status == Status.UNDELIVERED:
+            name = _("eSMS reports that it was not delivered; most often the number has no Viber.")
+        else:
+            name = display.meaning(code) or _("It expired before it could be sent.")
+        return Row(name, _bar([(status, count)], longest), [linked(count, shown)])
 
     return Plot(
         id="viber-failures",
@@ -143,12 +141,6 @@ def _by_reason(figures: Figures, listing: Listing) -> Plot:
         columns=[Column(_("Messages"))],
         rows=[row(*failure) for failure in figures.failures],
     )
-
-
-def _reason(status: str, code: str) -> str:
-    if status == Status.UNDELIVERED:
-        return _("eSMS reports that it was not delivered; most often the number has no Viber.")
-    return display.meaning(code) or _("It expired before it could be sent.")
 
 
 def _by_delivery_time(figures: Figures, listing: Listing) -> Plot:

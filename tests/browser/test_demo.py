@@ -218,7 +218,7 @@ def test_resending_asks_first_and_sends_a_new_message(visit: Any) -> None:
     page.click("button[name=index], .actions button[type=submit]")
     asked = page.locator("#content").inner_text()
     assert "One message will be sent again" in asked
-    assert "you pay for it once more" in asked
+    assert "you would pay again" in asked
     assert "It may cost about" in asked
     page.click("[type=submit].default")
     assert told(page)
