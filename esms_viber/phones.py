@@ -52,7 +52,27 @@ class InvalidPhone(ValueError):
 
 def normalize_phone(text: str) -> str:
     """E.164 form of a Vietnamese mobile number in any spelling; raises `InvalidPhone` for anything else."""
-    return "+84" + _require_mobile(_national_part(_require_digits(text)))
+    compact = text
+    if not _DIGITS.fullmatch(text):
+        compact = _without_separators(text)
+        if not compact:
+            raise InvalidPhone("empty", _("Enter a mobile number, such as 0901888484."))
+        if not _DIGITS.fullmatch(compact):
+            raise _unreadable(text)
+        if not _dots_group(text, compact):
+            raise _decimal(text)
+    international = re.sub(r"^00", "+", compact)
+    if international.startswith("+84"):
+        national = international[3:]
+    elif international.startswith("+"):
+        raise InvalidPhone("country", _("Only Vietnamese numbers can be reached: enter one that begins with 0 or +84."))
+    elif compact.startswith("84") and len(compact) > _SIGNIFICANT_DIGITS:
+        national = compact[2:]
+    else:
+        national = compact
+    # Behind the country's code a 0 may stand too, as in +84(0)901…; without it there may be none, because spreadsheets
+    # drop a leading 0.
+    return "+84" + _require_mobile(national.removeprefix("0"))
 
 
 def validate_phone(value: str) -> None:
@@ -101,25 +121,14 @@ def phone_search_digits(text: str) -> str:
 
 
 def _without_separators(text: str) -> str:
-    return "".join(c for c in text if not _is_separator(c))
-
-
-def _is_separator(char: str) -> bool:
-    # Numbers copied from a contact list or a web page carry no-break spaces, long dashes and direction marks.
-    return char in ".()" or char.isspace() or unicodedata.category(char) in {"Pd", "Zs", "Cf"}
-
-
-def _require_digits(text: str) -> str:
-    if _DIGITS.fullmatch(text):
-        return text
-    compact = _without_separators(text)
-    if not compact:
-        raise InvalidPhone("empty", _("Enter a mobile number, such as 0901888484."))
-    if not _DIGITS.fullmatch(compact):
-        raise _unreadable(text)
-    if not _dots_group(text, compact):
-        raise _decimal(text)
-    return compact
+    kept = ""
+    for char in text:
+        # By category, because numbers copied from a contact list or a web page carry no-break spaces, long dashes and
+        # direction marks.
+        is_separator = char in ".()" or char.isspace() or unicodedata.category(char) in {"Pd", "Zs", "Cf"}
+        if not is_separator:
+            kept += char
+    return kept
 
 
 def _dots_group(text: str, compact: str) -> bool:
@@ -182,24 +191,34 @@ def _unreadable(text: str) -> InvalidPhone:
     return InvalidPhone("characters", _("Enter one number of digits only, such as 0901888484."))
 
 
-def _national_part(compact: str) -> str:
-    """Strip 0, 84, +84 or 0084, or both as in +84(0)901…; spreadsheets drop a leading 0."""
-    international = re.sub(r"^00", "+", compact)
-    if international.startswith("+84"):
-        return international[3:].removeprefix("0")
-    if international.startswith("+"):
-        raise InvalidPhone("country", _("Only Vietnamese numbers can be reached: enter one that begins with 0 or +84."))
-    if compact.startswith("84") and len(compact) > _SIGNIFICANT_DIGITS:
-        return compact[2:].removeprefix("0")
-    return compact.removeprefix("0")
-
-
 def _require_mobile(national: str) -> str:
     kind = _kind(national)
-    _refuse_old_number(national)
-    _refuse_other_kind(kind)
-    if len(national) != _SIGNIFICANT_DIGITS:
-        raise _wrong_length(national)
+    new_prefix = PREFIXES_BEFORE_2018.get(national[:3])
+    if new_prefix and len(national) == _SIGNIFICANT_DIGITS + 1:
+        raise InvalidPhone(
+            "before_2018",
+            format_lazy(
+                _("This 11-digit number was replaced in 2018: enter its 10-digit form, {phone}."),
+                phone=f"0{new_prefix}{national[3:]}",
+            ),
+        )
+    if kind in _LANDLINE:
+        raise InvalidPhone(
+            "landline",
+            _("This is a landline: enter a mobile number, such as 0901888484."),
+        )
+    if kind not in {PhoneNumberType.MOBILE, PhoneNumberType.UNKNOWN}:
+        raise InvalidPhone(
+            "service",
+            _("This is a hotline or service number: enter a mobile number, such as 0901888484."),
+        )
+    if len(national) < _SIGNIFICANT_DIGITS:
+        raise InvalidPhone("too_short", _("Digits are missing: a mobile number has 10 of them, such as 0901888484."))
+    if len(national) > _SIGNIFICANT_DIGITS:
+        raise InvalidPhone(
+            "too_long",
+            _("There are too many digits: a mobile number has 10 of them, such as 0901888484."),
+        )
     # The library also knows 01… numbers; since 2018 those are old numbers with a digit lost, or machines.
     if national[0] not in "35789" or kind != PhoneNumberType.MOBILE:
         raise InvalidPhone(
@@ -216,34 +235,3 @@ def _kind(national: str) -> int:
     if not 0 < len(national) <= 10 or national.startswith("0"):
         return PhoneNumberType.UNKNOWN
     return phonenumbers.number_type(phonenumbers.PhoneNumber(country_code=84, national_number=int(national)))
-
-
-def _refuse_old_number(national: str) -> None:
-    new_prefix = PREFIXES_BEFORE_2018.get(national[:3])
-    if new_prefix and len(national) == _SIGNIFICANT_DIGITS + 1:
-        raise InvalidPhone(
-            "before_2018",
-            format_lazy(
-                _("This 11-digit number was replaced in 2018: enter its 10-digit form, {phone}."),
-                phone=f"0{new_prefix}{national[3:]}",
-            ),
-        )
-
-
-def _refuse_other_kind(kind: int) -> None:
-    if kind in _LANDLINE:
-        raise InvalidPhone(
-            "landline",
-            _("This is a landline: enter a mobile number, such as 0901888484."),
-        )
-    if kind not in {PhoneNumberType.MOBILE, PhoneNumberType.UNKNOWN}:
-        raise InvalidPhone(
-            "service",
-            _("This is a hotline or service number: enter a mobile number, such as 0901888484."),
-        )
-
-
-def _wrong_length(national: str) -> InvalidPhone:
-    if len(national) < _SIGNIFICANT_DIGITS:
-        return InvalidPhone("too_short", _("Digits are missing: a mobile number has 10 of them, such as 0901888484."))
-    return InvalidPhone("too_long", _("There are too many digits: a mobile number has 10 of them, such as 0901888484."))

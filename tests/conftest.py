@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 from django.db import connection
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from esms_viber.database import atomic_for_writing
 from tests.clock import SHIFT, Clock, noon, python_path
@@ -83,6 +83,13 @@ def esms(fake_gateway: FakeGateway, settings) -> FakeGateway:
         "TIMEOUT": (PATIENCE, PATIENCE),
     }
     return fake_gateway
+
+
+@pytest.fixture(autouse=True)
+def _no_language_is_left() -> Iterator[None]:
+    """A request through LocaleMiddleware leaves its language active in the thread, and so in the next test."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture

@@ -217,7 +217,9 @@ def test_no_check_is_forgotten_above(settings):
     there = {
         id_ for file in (APP / "checks").glob("*.py") for id_ in re.findall(r"esms_viber\.[EWI]\d+", file.read_text())
     }
-    assert {message.id for message in findings(settings, "en")} == there - {"esms_viber.E009", "esms_viber.W009"}
+    # Told by tests of their own, because they depend on packages and on the database.
+    elsewhere = {"esms_viber.E009", "esms_viber.W009", "esms_viber.W015"}
+    assert {message.id for message in findings(settings, "en")} - elsewhere == there - elsewhere
 
 
 COMMANDS = sorted(file.stem for file in (APP / "management" / "commands").glob("[a-z]*.py"))

@@ -33,7 +33,7 @@ MOST_CANCELLED = 50_000
 
 
 def _action(description: Any) -> Callable[[Action], Action]:
-    """Describe an action as `admin.action()` does, without the `location` of Django 6.1, which django-simpleui fails at."""
+    """Describe an action as `admin.action()` does, but without the attributes of Django 6.1 that break django-simpleui."""
 
     def mark(function: Any) -> Any:
         function.short_description, function.allowed_permissions = description, ["send"]

@@ -26,7 +26,7 @@ else:
 
 
 def in_one_transaction(request: HttpRequest) -> AbstractContextManager[None]:
-    """Open a transaction around a POST to a view of Django's, because it reads before it writes: SQLite may refuse that."""
+    """Open a transaction around a POST to a view of Django's, which reads before it writes."""
     if request.method != "POST":
         return nullcontext()
     return atomic_for_writing(OutboundViberMessage.objects.write_alias())
@@ -36,7 +36,7 @@ class MessageAdminBase(ModelAdmin):
     formfield_overrides = {models.DateTimeField: form_fields.OVERRIDES}
 
     def __init__(self, model: type[OutboundViberMessage], admin_site: admin.AdminSite) -> None:
-        """Raise `ImproperlyConfigured` for a child with its own primary key, because the pages find messages by their id."""
+        """Raise `ImproperlyConfigured` for a child with a key of its own: the pages find messages by their id."""
         super().__init__(model, admin_site)
         key: Any = model._meta.pk
         while key.remote_field and key.remote_field.parent_link:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,7 +93,16 @@ class Review:
                 self.arrived.add(message, remark)
                 self.charged_though_arrived.update(_charged([message]))
             elif message.status == Status.UNKNOWN:
-                self.doubtful.add(message, f"{_what_is_known(message)} {remark}".rstrip())
+                if message.uncertain_since is None:
+                    known = display.explain(message)[0]
+                else:
+                    calls = ngettext(
+                        "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
+                        "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
+                        message.attempts,
+                    ) % {"count": message.attempts, "since": formatting.moment(message.uncertain_since)}
+                    known = f"{calls} {display.last_word(message)}"
+                self.doubtful.add(message, f"{known} {remark}".rstrip())
             else:
                 self.again.add(message, remark)
         for message, why in plan.skipped:
@@ -131,16 +140,14 @@ def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[Outbou
         latest = resends.keys() - known.keys()
         known |= resends
     families = defaultdict(list)
-    roots = {pk: _root(message, known) for pk, message in sorted(known.items())}
-    for pk, root in roots.items():
-        families[root].append(known[pk])
-    return {pk: families[root] for pk, root in roots.items()}
-
-
-def _root(message: OutboundViberMessage, known: Mapping[int, OutboundViberMessage]) -> int:
-    while parent := known.get(message.resend_of_id or 0):
-        message = parent
-    return message.id
+    roots = {}
+    for pk, message in sorted(known.items()):
+        root = message
+        while parent := known.get(root.resend_of_id or 0):
+            root = parent
+        roots[pk] = root.id
+        families[root.id].append(message)
+    return {pk: families[root_pk] for pk, root_pk in roots.items()}
 
 
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
@@ -159,17 +166,6 @@ def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundV
         "number": other.id,
         "status": other.get_status_display(),
     }
-
-
-def _what_is_known(message: OutboundViberMessage) -> str:
-    if message.uncertain_since is None:
-        return display.explain(message)[0]
-    calls = ngettext(
-        "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
-        "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
-        message.attempts,
-    ) % {"count": message.attempts, "since": formatting.moment(message.uncertain_since)}
-    return f"{calls} {display.last_word(message)}"
 
 
 def review(pks: list[int]) -> Review:
@@ -231,6 +227,11 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
     mark = Mark.now()
     found = review(pks)
     across = request.POST.get("select_across") == "1"
+    cost_spared = ""
+    if found.charged_though_arrived and not get_settings().SANDBOX:
+        amount = estimate(found.charged - found.charged_though_arrived)
+        if amount is not None:
+            cost_spared = _("Without what has arrived, about %(amount)s.") % {"amount": dong(amount)}
     context: dict[str, Any] = {
         **model_admin.admin_site.each_context(request),
         "title": _("Send Viber messages?"),
@@ -245,7 +246,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "skipped": _shown(model_admin, found.skipped),
         "viber_queue": queue_status.obstacles(),
         "cost": _cost(found),
-        "cost_spared": _cost_without_arrived(found),
+        "cost_spared": cost_spared,
         "mark_name": CONFIRMED,
         "mark": mark,
         "action_name": "send_selected",
@@ -271,13 +272,6 @@ def _cost(found: Review) -> str:
     if amount is None:
         return _("The cost is not known, because eSMS has not reported the price of such a message yet.")
     return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}
-
-
-def _cost_without_arrived(found: Review) -> str:
-    if not found.charged_though_arrived or get_settings().SANDBOX:
-        return ""
-    amount = estimate(found.charged - found.charged_though_arrived)
-    return "" if amount is None else _("Without what has arrived, about %(amount)s.") % {"amount": dong(amount)}
 
 
 def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
@@ -307,17 +301,13 @@ def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) ->
         seen = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
         sent = services.resend_viber_messages(seen, user=user)
         queued += [row.id for row in sent]
-        skipped.update(_why_skipped(seen, sent))
+        acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
+        left = plan_resend(row for row in seen if row.id not in acted_on)
+        skipped.update(why for _row, why in left.skipped)
         skipped.update(str(_OVERTAKEN) for _pk in changed)
         skipped.update(_("It has arrived already.") for _pk in spared)
         skipped.update(str(STILL_REPEATED) for row in rows if row.id not in changed and is_repeated(row))
     return queued, skipped
-
-
-def _why_skipped(selected: list[OutboundViberMessage], sent: list[OutboundViberMessage]) -> list[str]:
-    acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
-    left = plan_resend(message for message in selected if message.id not in acted_on)
-    return [why for _message, why in left.skipped]
 
 
 def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:

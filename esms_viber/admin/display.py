@@ -86,14 +86,6 @@ def meaning(code: str) -> str:
     return f"{code}: {describe(code).meaning}" if code else ""
 
 
-def _before_sending_again(message: OutboundViberMessage) -> str:
-    if message.next_attempt_at:
-        return _("Wait: it is repeated by itself, in a way that cannot send it twice.")
-    if can_ask(message):
-        return _("Ask eSMS or look on its portal before you send it again: it may have arrived.")
-    return _("Look on eSMS's portal before you send it again: it may have arrived.")
-
-
 def explain(message: OutboundViberMessage) -> tuple[str, str]:
     """Why the message is where it is, and what a person can do about it; either may be empty."""
     if message.status == Status.UNDELIVERED:
@@ -105,7 +97,13 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
         # An answer with a code came, but does not tell.
         code = message.code_result
         doubt = _("It may have been sent.") if code else _("It may have been sent: no trustworthy answer came.")
-        return f"{doubt} {last_word(message)}".rstrip(), _before_sending_again(message)
+        if message.next_attempt_at:
+            remedy = _("Wait: it is repeated by itself, in a way that cannot send it twice.")
+        elif can_ask(message):
+            remedy = _("Ask eSMS or look on its portal before you send it again: it may have arrived.")
+        else:
+            remedy = _("Look on eSMS's portal before you send it again: it may have arrived.")
+        return f"{doubt} {last_word(message)}".rstrip(), remedy
     if message.code_result and message.status not in {Status.DELIVERED, Status.CANCELLED}:
         return meaning(message.code_result), str(describe(message.code_result).remedy)
     return stored(message.error_message), ""

@@ -97,17 +97,16 @@ def export(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseB
 
 
 def _file(messages: QuerySet[OutboundViberMessage]) -> Iterator[str]:
-    yield _BYTE_ORDER_MARK + _written([[capfirst(_title(name)) for name in _COLUMNS]])
-    for some in _slices(messages):
-        yield _written([_cell(message, name) for name in _COLUMNS] for message in some)
-
-
-def _slices(messages: QuerySet[OutboundViberMessage]) -> Iterator[list[OutboundViberMessage]]:
-    """Slice by primary key, because `iterator()` would hold a transaction open, or the client the whole result."""
+    titles = []
+    for name in _COLUMNS:
+        title = _OWN_TITLES.get(name) or OutboundViberMessage._meta.get_field(name).verbose_name  # type: ignore[union-attr] # a field of ours has one
+        titles.append(capfirst(str(title)))
+    yield _BYTE_ORDER_MARK + _written([titles])
+    # In slices by primary key, because `iterator()` would hold a transaction open, or the client the whole result.
     messages = messages.select_related(None).only(*_READ).order_by("-pk")
     some = list(messages[:SLICE])
     while some:
-        yield some
+        yield _written([_cell(message, name) for name in _COLUMNS] for message in some)
         some = list(messages.filter(pk__lt=some[-1].pk)[:SLICE]) if len(some) == SLICE else []
 
 
@@ -139,17 +138,10 @@ async def _asynchronous(lines: Iterator[str]) -> AsyncIterator[str]:
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
-def _title(name: str) -> str:
-    return str(_OWN_TITLES.get(name) or OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr] # a field of ours has one
-
-
 def _cell(message: OutboundViberMessage, name: str) -> str:
     value = _SHOWN[name](message) if name in _SHOWN else getattr(message, name)
-    return _harmless(_moment(value) if isinstance(value, dt.datetime) else str(value or ""))
-
-
-def _harmless(cell: str) -> str:
-    """With an apostrophe before what a spreadsheet would run as a formula, also behind what cannot be seen."""
+    cell = _local(value).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, dt.datetime) else str(value or "")
+    # An apostrophe goes before a formula, also behind what cannot be seen, because a spreadsheet would run it.
     before = "".join(itertools.takewhile(_is_passed_over, cell))
     first = cell[len(before) : len(before) + 1]
     return f"'{cell}" if first in _BEGINS_FORMULA or _BREAKS & set(before) else cell
@@ -157,10 +149,6 @@ def _harmless(cell: str) -> str:
 
 def _is_passed_over(sign: str) -> bool:
     return sign in "\"'" or sign.isspace() or unicodedata.category(sign) in {"Cc", "Cf"}
-
-
-def _moment(when: dt.datetime) -> str:
-    return _local(when).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _local(when: dt.datetime) -> dt.datetime:

@@ -63,19 +63,16 @@ def hold_to_kind(form: forms.BaseForm, parts: Mapping[str, str]) -> None:
     wanted = FILLED[Kind(chosen)]
     for name in KIND_FIELDS:
         if name == "content" or name not in wanted:
-            _drop_guess(form, name)
+            # The model's guess by the other parts is dropped, because here it is known what the message is to be.
+            errors = form.errors.as_data().get(name, ())
+            if all(error.code == "kind" for error in errors):
+                form.errors.pop(name, None)
         if name in form.errors:
             continue
         if parts[name] and name not in wanted:
             form.add_error(name, _("The chosen kind of message has no such part: clear it, or choose another kind."))
         elif not parts[name] and name in wanted:
             form.add_error(name, _("The chosen kind of message needs this part: fill it in, or choose another kind."))
-
-
-def _drop_guess(form: forms.BaseForm, name: str) -> None:
-    """The model guesses by the other parts what is missing to a message; here it is known what it is to be."""
-    if all(error.code == "kind" for error in form.errors.as_data().get(name, ())):
-        form.errors.pop(name, None)
 
 
 def show_limit(form: forms.BaseForm) -> None:
@@ -105,7 +102,8 @@ def room(messages: Iterable[OutboundViberMessage]) -> Room:
 def tell_what_to_take_out(form: forms.BaseForm, messages: Iterable[OutboundViberMessage]) -> None:
     """Say of what is too long for the gateway how much must go, once, and without the encoded lengths."""
     for name, errors in form.errors.as_data().items():
-        too_long = [error for error in errors if error.code == "query_length" or _is_of_text(name, error)]
+        codes = {"query_length", "max_length"} if name == "content" else {"query_length"}
+        too_long = [error for error in errors if error.code in codes]
         if not too_long:
             continue
         told = excess = max((error.params or {}).get("excess", 0) for error in too_long)
@@ -113,14 +111,18 @@ def tell_what_to_take_out(form: forms.BaseForm, messages: Iterable[OutboundViber
             excess = max(told, -_least_left(messages))
         if excess == told and not any(error.code == "query_length" for error in too_long):
             continue  # Viber's own limit is the nearer one, and its sentence names the characters
-        sentence = _take_out(excess) if name == "content" else _shorten_link(excess)
+        if name == "content":
+            sentence = _take_out(excess)
+        else:
+            shorten = ngettext(
+                "Too long: shorten the link by one character.",
+                "Too long: shorten the link by about %(count)s characters.",
+                excess,
+            )
+            sentence = shorten % {"count": grouped(_rounded_up(excess))}
         others = [error for error in errors if error not in too_long]
         del form.errors[name]
         form.add_error(name, ValidationError([*others, ValidationError(sentence, code="query_length")]))
-
-
-def _is_of_text(name: str, error: ValidationError) -> bool:
-    return name == "content" and error.code == "max_length"
 
 
 def _least_left(messages: Iterable[OutboundViberMessage]) -> int:
@@ -130,15 +132,6 @@ def _least_left(messages: Iterable[OutboundViberMessage]) -> int:
 def _take_out(characters: int) -> str:
     sentence = ngettext(
         "Too long: take out one character.", "Too long: take out about %(count)s characters.", characters
-    )
-    return sentence % {"count": grouped(_rounded_up(characters))}
-
-
-def _shorten_link(characters: int) -> str:
-    sentence = ngettext(
-        "Too long: shorten the link by one character.",
-        "Too long: shorten the link by about %(count)s characters.",
-        characters,
     )
     return sentence % {"count": grouped(_rounded_up(characters))}
 
@@ -195,13 +188,10 @@ class MomentField(forms.SplitDateTimeField):
             formats = [*_DAY_FIRST, *(known for known in formats if not known.startswith(("%m", "%b", "%B")))]
         # The admin's calendar writes the year first.
         super().__init__(**{"input_date_formats": ["%Y-%m-%d", *formats]} | options)
-        self.widget.widgets[0].attrs["placeholder"] = _today().strftime(formats[0])
+        now = timezone.now()
+        today = (timezone.localtime(now) if timezone.is_aware(now) else now).date()
+        self.widget.widgets[0].attrs["placeholder"] = today.strftime(formats[0])
         self.widget.label = self.label
-
-
-def _today() -> dt.date:
-    now = timezone.now()
-    return (timezone.localtime(now) if timezone.is_aware(now) else now).date()
 
 
 OVERRIDES: dict[str, Any] = {"form_class": MomentField, "widget": MomentInput}

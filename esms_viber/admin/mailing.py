@@ -64,7 +64,11 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
         return checked(form, form.longest)
     form = MailingForm(model_admin, request, request.POST, request.FILES)
     if STORE in request.POST:
-        return _store_some(request, form)
+        # The script sends a part of the list; after all of them comes `CONFIRM`, with nothing new in it.
+        if not form.is_valid():
+            sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
+            return JsonResponse({"error": " ".join(sentences)}, status=400)
+        return JsonResponse({"new": mailings.store(form.mailing, form.review, user=user_of(request))})
     if not form.is_valid() or EDIT in request.POST:
         _tell_what_is_stored(model_admin, request, form)
         return _write(model_admin, request, form)
@@ -127,6 +131,15 @@ class Sample:
 def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
     found, standing = form.review, queue_status.obstacles()
     longest = max((message for _person, message in found.ready), key=lambda m: len(m.content), default=None)
+    # The first, the longest and the last, in their order; one from the middle where two of these are the same.
+    last = len(found.ready) - 1
+    at = next((n for n, (_person, message) in enumerate(found.ready) if message is longest), 0)
+    chosen = {0, at, last} if 0 < at < last else {0, last // 2, last}
+    samples = [
+        Sample(person.line, spaced_phone(message.phone), bubble(message, request))
+        for n, (person, message) in enumerate(found.ready)
+        if n in chosen
+    ]
     return render(
         model_admin,
         request,
@@ -144,7 +157,7 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         known=_lines([(person, "") for person in found.known]),
         known_url=_listed(model_admin, form.mailing) if model_admin.has_view_permission(request) else "",
         named_alike=mailings.campaigns_named_alike(form.mailing.campaign),
-        samples=[_sample(person, message, request) for person, message in _three(found, longest)],
+        samples=samples,
         longest=len(longest.content) if longest else 0,
         money=_money(model_admin, request, form, standing),
         starts_at=formatting.moment(form.mailing.send_at),
@@ -158,18 +171,6 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
 def _lines(lines: list[tuple[Recipient, str]]) -> dict[str, Any]:
     more = max(0, len(lines) - _LINES_SHOWN)
     return {"count": len(lines), "text": grouped(len(lines)), "shown": lines[:_LINES_SHOWN], "more": more}
-
-
-def _three(found: mailings.Review, longest: OutboundViberMessage | None) -> list[Any]:
-    """The first, the longest and the last, in their order; one from the middle where two of these are the same."""
-    last = len(found.ready) - 1
-    at = next((n for n, (_person, message) in enumerate(found.ready) if message is longest), 0)
-    chosen = {0, at, last} if 0 < at < last else {0, last // 2, last}
-    return [pair for n, pair in enumerate(found.ready) if n in chosen]
-
-
-def _sample(person: Recipient, message: OutboundViberMessage, request: HttpRequest) -> Sample:
-    return Sample(person.line, spaced_phone(message.phone), bubble(message, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,20 +213,17 @@ def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> account.Bal
 # -- queueing ----------------------------------------------------------------------------------------------------------
 
 
-def _store_some(request: HttpRequest, form: MailingForm) -> JsonResponse:
-    """A part of the list, sent by the script; after all of them comes `CONFIRM`, with nothing new in it."""
-    if not form.is_valid():
-        sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
-        return JsonResponse({"error": " ".join(sentences)}, status=400)
-    return JsonResponse({"new": mailings.store(form.mailing, form.review, user=user_of(request))})
-
-
 def _send(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
     new = mailings.store(form.mailing, form.review, user=user_of(request)) + _stored_before(request)
     mailings.send_inline(form.mailing.campaign)
     for level, sentence in _what_came_of_it(form.mailing, new):
         model_admin.message_user(request, sentence, level)
-    return HttpResponseRedirect(_afterwards(model_admin, request, form.mailing))
+    if not model_admin.has_view_permission(request):
+        return HttpResponseRedirect(request.path)
+    if form.mailing.is_rehearsal:
+        # To the list, because the page of a campaign counts none of these.
+        return HttpResponseRedirect(_listed(model_admin, form.mailing))
+    return HttpResponseRedirect(campaign_url(model_admin, form.mailing.campaign))
 
 
 def _stored_before(request: HttpRequest) -> int:
@@ -269,15 +267,6 @@ def _what_came_of_it(mailing: mailings.Mailing, new: int) -> Iterator[tuple[int,
             waiting,
         )
         yield levels.INFO, sentence % {"count": grouped(waiting)}
-
-
-def _afterwards(model_admin: MessageAdminBase, request: HttpRequest, mailing: mailings.Mailing) -> str:
-    if not model_admin.has_view_permission(request):
-        return request.path
-    if mailing.is_rehearsal:
-        # The page of a campaign counts none of these.
-        return _listed(model_admin, mailing)
-    return campaign_url(model_admin, mailing.campaign)
 
 
 def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing, **more: str) -> str:

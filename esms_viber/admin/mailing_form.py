@@ -95,7 +95,15 @@ class MailingForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
-        self.mailing = self._make_mailing(data)
+        texts = {name: normalize_text(data.get(name)) for name in ("campaign", *KIND_FIELDS, "brandname")}
+        # Like the model's own: only the message itself keeps spaces at its ends.
+        texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
+        self.mailing = Mailing(
+            **texts,
+            sandbox=bool(data.get("sandbox")),
+            send_at=data.get("send_at"),
+            expires_at=data.get("expires_at"),
+        )
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
         self._check_text() if self._typing else self._check_list()
@@ -107,17 +115,6 @@ class MailingForm(forms.Form):
             logger.error("the connection to eSMS is not set up: %s", error)  # noqa: TRY400
             self.add_error(None, not_set_up(error))
         return data
-
-    def _make_mailing(self, data: dict[str, Any]) -> Mailing:
-        texts = {name: normalize_text(data.get(name)) for name in ("campaign", *KIND_FIELDS, "brandname")}
-        # Like the model's own: only the message itself keeps spaces at its ends.
-        texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
-        return Mailing(
-            **texts,
-            sandbox=bool(data.get("sandbox")),
-            send_at=data.get("send_at"),
-            expires_at=data.get("expires_at"),
-        )
 
     # -- while typing --------------------------------------------------------------------------------------------------
 

@@ -163,18 +163,23 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         except MessageNotEditable:
             return self._refuse_edit(request)
         except PermissionDenied:
-            if request.method == "POST" and self._is_handed_over(request, object_id):
-                return self._refuse_edit(request)
+            # Django forbids to change what was handed over since the page was shown, which calls for a sentence.
+            if request.method == "POST" and object_id is not None and self.has_change_permission(request):
+                message = self.get_object(request, unquote(object_id))
+                if message is not None and not message.is_editable:
+                    return self._refuse_edit(request)
             raise
         except IntegrityError:
-            if first := _posted_before(request):
+            mark = getattr(request, "_esms_viber_fingerprint", None)
+            if mark and (first := _message_with(mark)):
                 return self._answer_second_post(request, first)
             # Another request took the dedupe key in between: now the form finds it, and says so.
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         if first := _stored_by_a_post_before(request, response):
             return self._answer_second_post(request, first)
         # The transaction has ended here. Before the commit nothing may be sent, nor anybody be told of it.
-        if SEND in request.POST and (saved := _saved(request)):
+        saved: OutboundViberMessage | None = getattr(request, "_esms_viber_saved", None)
+        if SEND in request.POST and saved:
             send_saved(self, request, saved)
         return response
 
@@ -209,17 +214,14 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         if {IS_POPUP_VAR, "_continue", "_addanother"} & request.POST.keys():
             return super().response_add(request, obj, post_url_continue)
         if SEND not in request.POST:
-            self._say_that_it_is_a_draft(request, obj)
+            told = [(levels.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
+            tell(self, request, [obj.id], told)
         return self.response_post_save_add(request, obj)
 
     def response_change(self, request: HttpRequest, obj: OutboundViberMessage) -> HttpResponse:
         if SEND in request.POST and IS_POPUP_VAR not in request.POST:
             return self.response_post_save_change(request, obj)
         return super().response_change(request, obj)
-
-    def _say_that_it_is_a_draft(self, request: HttpRequest, message: OutboundViberMessage) -> None:
-        told = [(levels.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
-        tell(self, request, [message.id], told)
 
     # -- checking while it is written ----------------------------------------------------------------------------------
 
@@ -235,12 +237,6 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return checked(form, [form.instance])
 
     # -- refusing ------------------------------------------------------------------------------------------------------
-
-    def _is_handed_over(self, request: HttpRequest, object_id: str | None) -> bool:
-        if object_id is None or not self.has_change_permission(request):
-            return False
-        message = self.get_object(request, unquote(object_id))
-        return message is not None and not message.is_editable
 
     def _refuse_edit(self, request: HttpRequest) -> HttpResponse:
         sentence = _("Nothing was changed: the message has been handed over for sending. Here is how it stands now.")
@@ -263,16 +259,20 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         form_url: str = "",
         obj: OutboundViberMessage | None = None,
     ) -> Any:
-        written = _as_typed(context)
-        if "content" in (fields := context["adminform"].form.fields):
-            fields["content"].widget.room = room([written])
+        form = context["adminform"].form
+        written: OutboundViberMessage = form.instance  # as it was typed, also where the form was refused
+        if "content" in form.fields:
+            form.fields["content"].widget.room = room([written])
+        may_save = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
+        # The form has an id of its own in the page where the site has registered a proxy or child of the model.
+        form_apart = f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
         context |= {
             "viber_queue": queue_status.obstacles() if obj is None or obj.status in WAITING else None,
             "bubble": bubble(written, request),
             "own_brand": own_brand(),
             "show_save_and_add_another": False,
             "show_send": self.has_send_permission(request),
-            "viber_form_apart": self._form_apart(request, obj),
+            "viber_form_apart": form_apart,
             "save_label": _("Save as draft") if obj is None or obj.status == Status.DRAFT else _("Save"),
             "form_id_name": FORM_ID,
             "form_id": uuid.uuid4().hex,
@@ -287,30 +287,25 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         response = super().render_change_form(request, context, add, change, form_url, obj)
         return framed(response, "message_frame")
 
-    def _form_apart(self, request: HttpRequest, message: OutboundViberMessage | None) -> str:
-        """The form's id in the page, where the site has registered a proxy or child and a draft of it can be saved."""
-        may_save = self.has_add_permission(request) if message is None else self.has_change_permission(request, message)
-        return f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
-
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
         """The buttons for what may be done with the message now, beside editing it."""
         if not self.has_send_permission(request):
             return []
-        buttons = [
-            ("send_selected", self._send_label(request, message)),
-            ("cancel_selected", _cancel_label(message)),
-            ("refresh_selected", _("Ask eSMS for the status") if can_ask(message) else ""),
-            ("settle_selected", _("Looked up: need not be sent again") if _needs_decision(message) else ""),
-        ]
-        return [{"action": action, "label": label} for action, label in buttons if label]
-
-    def _send_label(self, request: HttpRequest, message: OutboundViberMessage) -> str:
-        """Empty where it cannot be sent, or where *Save and send* does it, with what has been typed."""
-        if message.status in {Status.QUEUED, Status.SENDING} or is_repeated(message):
-            return ""
-        if self.has_change_permission(request, message):
-            return ""
-        return _("Send…") if message.is_editable else _("Send again…")
+        buttons = []
+        status = message.status
+        # What may be changed is sent by *Save and send* instead, because that sends what has been typed.
+        is_sent_by_form = self.has_change_permission(request, message)
+        if status not in {Status.QUEUED, Status.SENDING} and not is_repeated(message) and not is_sent_by_form:
+            buttons.append(("send_selected", _("Send…") if message.is_editable else _("Send again…")))
+        if status == Status.UNKNOWN and message.next_attempt_at:
+            buttons.append(("cancel_selected", _("Stop repeating")))
+        elif status in {Status.DRAFT, Status.QUEUED}:
+            buttons.append(("cancel_selected", _("Cancel this message")))
+        if can_ask(message):
+            buttons.append(("refresh_selected", _("Ask eSMS for the status")))
+        if status in {Status.UNKNOWN, Status.SENT} and needing_decision([message.id]):
+            buttons.append(("settle_selected", _("Looked up: need not be sent again")))
+        return [{"action": action, "label": label} for action, label in buttons]
 
     # -- its fields ----------------------------------------------------------------------------------------------------
 
@@ -355,7 +350,8 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     def remedy_field(self, message: OutboundViberMessage) -> str:
         if message.status == Status.UNKNOWN and resends_of(message):
             return gettext("Nothing: it was sent again already, as its timeline tells.")
-        if message.status in {Status.UNKNOWN, Status.SENT} and _is_looked_up(message):
+        itself = OutboundViberMessage.objects.for_writing().filter(pk=message.id)
+        if message.status in {Status.UNKNOWN, Status.SENT} and itself.looked_up().exists():
             return gettext("Nothing: somebody has looked it up, as its timeline tells.")
         if _had_its_time(message):
             return gettext(
@@ -377,8 +373,14 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
     @admin.display(description=gettext_lazy("belongs to"))
     def related_field(self, message: OutboundViberMessage) -> str:
-        related, title = _related_object(message)
-        if related is None:
+        title = f"{message.content_type or ''} {message.object_id}".strip()
+        try:
+            related: models.Model | None = message.related_object
+            if related is None:  # because it, or its model, is gone
+                return title
+            title = str(related)
+        except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
+            log_failure(error, "the object that message %s belongs to could not be read", message.id)
             return title
         try:
             name = f"admin:{related._meta.app_label}_{related._meta.model_name}_change"
@@ -392,36 +394,10 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return format_html('<a href="{}">{}</a>', campaign_url(self, message.campaign), message.campaign)
 
 
-def _as_typed(context: dict[str, Any]) -> OutboundViberMessage:
-    """The message as the form has it, also where it was refused."""
-    message: OutboundViberMessage = context["adminform"].form.instance
-    return message
-
-
-def _cancel_label(message: OutboundViberMessage) -> str:
-    if message.status == Status.UNKNOWN and message.next_attempt_at:
-        return _("Stop repeating")
-    return _("Cancel this message") if message.status in {Status.DRAFT, Status.QUEUED} else ""
-
-
-def _needs_decision(message: OutboundViberMessage) -> bool:
-    return message.status in {Status.UNKNOWN, Status.SENT} and bool(needing_decision([message.id]))
-
-
-def _saved(request: HttpRequest) -> OutboundViberMessage | None:
-    return getattr(request, "_esms_viber_saved", None)
-
-
 def _fingerprint(request: HttpRequest, message: OutboundViberMessage) -> str | None:
     form_id = request.POST.get(FORM_ID)
     request._esms_viber_fingerprint = fingerprint(form_id, message) if form_id else None  # type: ignore[attr-defined] # ours
     return getattr(request, "_esms_viber_fingerprint", None)
-
-
-def _posted_before(request: HttpRequest) -> OutboundViberMessage | None:
-    """The message that came first with the form and the content of this request."""
-    mark = getattr(request, "_esms_viber_fingerprint", None)
-    return _message_with(mark) if mark else None
 
 
 def _stored_by_a_post_before(request: HttpRequest, response: HttpResponse) -> OutboundViberMessage | None:
@@ -466,21 +442,6 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
             return getattr(message, name) not in {None, "", 0}
 
 
-def _is_looked_up(message: OutboundViberMessage) -> bool:
-    return OutboundViberMessage.objects.for_writing().filter(pk=message.id).looked_up().exists()
-
-
 def _had_its_time(message: OutboundViberMessage) -> bool:
     """Was it cancelled while it waited for its time? To send it again forgets that one."""
     return message.status == Status.CANCELLED and message.send_at is not None
-
-
-def _related_object(message: OutboundViberMessage) -> tuple[models.Model | None, str]:
-    """The object and what it calls itself; None where it, or its model, is gone, or cannot be read."""
-    title = f"{message.content_type or ''} {message.object_id}".strip()
-    try:
-        related = message.related_object
-        return related, title if related is None else str(related)
-    except Exception as error:  # noqa: BLE001 - the site's own code: the page must open all the same
-        log_failure(error, "the object that message %s belongs to could not be read", message.id)
-        return None, title

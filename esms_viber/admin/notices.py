@@ -157,33 +157,28 @@ def reason(message: OutboundViberMessage) -> str:
             return _("It went to the sandbox: eSMS checked it, and neither delivers nor charges it.")
         case Status.SENT:
             return _("Whether it was delivered is reported later.")
+        case Status.QUEUED if message.code_result in ACCOUNT_CODES:
+            return " ".join(display.explain(message))
+        case Status.QUEUED if message.error_message and message.attempts:
+            return _(
+                "eSMS could not be reached, so nothing was sent. It is tried again whenever waiting messages are sent."
+            )
+        case Status.QUEUED if message.error_message:
+            return display.stored(message.error_message)
+        case Status.QUEUED if message.send_at and message.send_at > timezone.now():
+            return _("It is sent at %(time)s.") % {"time": formatting.moment(message.send_at)}
         case Status.QUEUED:
-            return _why_queued(message)
+            return _("It is sent as soon as waiting messages are sent.")
         case Status.UNKNOWN if message.next_attempt_at:
             return _("eSMS will be asked again in a way that cannot send twice. Do not send it again yet.")
         case Status.DELIVERED | Status.SENDING | Status.DRAFT:
             return ""
         case _:
-            return " ".join(filter(None, [*display.explain(message), _quoted(message)]))
-
-
-def _quoted(message: OutboundViberMessage) -> str:
-    said = display.said_by_esms(message)
-    return _("eSMS says: “%(text)s”") % {"text": said[:200]} if said and message.status == Status.FAILED else ""
-
-
-def _why_queued(message: OutboundViberMessage) -> str:
-    if message.code_result in ACCOUNT_CODES:
-        return " ".join(display.explain(message))
-    if message.error_message and message.attempts:
-        return _(
-            "eSMS could not be reached, so nothing was sent. It is tried again whenever waiting messages are sent."
-        )
-    if message.error_message:
-        return display.stored(message.error_message)
-    if message.send_at and message.send_at > timezone.now():
-        return _("It is sent at %(time)s.") % {"time": formatting.moment(message.send_at)}
-    return _("It is sent as soon as waiting messages are sent.")
+            sentences = [*display.explain(message)]
+            said = display.said_by_esms(message)
+            if said and message.status == Status.FAILED:
+                sentences.append(_("eSMS says: “%(text)s”") % {"text": said[:200]})
+            return " ".join(filter(None, sentences))
 
 
 def left_out(skipped: Counter[str]) -> Iterator[Notice]:

@@ -34,13 +34,14 @@ class Bubble:
 
 
 def bubble(message: OutboundViberMessage, request: HttpRequest) -> Bubble:
+    leads_to_web = message.button_url.startswith(("http://", "https://"))
     return Bubble(
         brand=message.brandname or own_brand(),
         text=message.content,
         image_url=message.image_url,
         image=_local(message.image_url, request.get_host()),
         button_label=message.button_label,
-        button_url=message.button_url if _is_web(message.button_url) else "",
+        button_url=message.button_url if leads_to_web else "",
     )
 
 
@@ -67,23 +68,15 @@ def _local(url: str, host: str) -> str:
     return "/" + parts.path.lstrip("/\\") + (f"?{parts.query}" if parts.query else "")
 
 
-def _is_web(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
-
-
 def checked(form: forms.BaseForm, messages: list[OutboundViberMessage]) -> JsonResponse:
     """The errors of a checked form by field, in the sentences that saving it would answer with.
 
     And what its phone becomes, and how much room is left in the longest of the messages.
     """
     errors = {name: [str(sentence) for sentence in sentences] for name, sentences in form.errors.items()}
-    phone = _pretty(str(form.data.get("phone", "")))
-    return JsonResponse({"errors": errors, "phone": phone, "room": asdict(room(messages))})
-
-
-def _pretty(phone: str) -> str:
     try:
-        found = normalize_phone(phone)
+        found = normalize_phone(str(form.data.get("phone", "")))
+        phone = f"{spaced_phone(found)} ({found})"
     except InvalidPhone:
-        return ""
-    return f"{spaced_phone(found)} ({found})"
+        phone = ""
+    return JsonResponse({"errors": errors, "phone": phone, "room": asdict(room(messages))})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.contrib.admin import ModelAdmin
 from django.contrib.messages import constants as levels
@@ -85,12 +84,25 @@ def _cards(tally: Tally, listing: Listing) -> list[Card]:
 
 
 def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
-    period = _period(request)
+    chosen = [period for period in _PERIODS if str(period) == request.GET.get("days")]
+    period = chosen[0] if chosen else _PERIODS[-1]
     days = days_until(timezone.now(), period)
     listing = _listing(model_admin).created(start_of(days[0]))
     messages = _counted(model_admin, request).filter(created_at__gte=start_of(days[0]))
     figures = get_figures(messages, days)
     standing = queue_status.look()
+    campaigns = []
+    for name, tally in get_campaigns(messages, most=_MOST_CAMPAIGNS).items():
+        of_campaign = listing.of_campaign(name)
+        line = {
+            "name": name,
+            "url": campaign_url(model_admin, name),
+            "asked_for": linked(tally.asked_for, of_campaign.of_statuses()),
+            "delivered": linked(tally.delivered, of_campaign.of_status("delivered")),
+            "rate": "" if tally.delivery_rate is None else percent(tally.delivery_rate),
+            "cost": dong(tally.cost),
+        }
+        campaigns.append(line)
     return render(
         model_admin,
         request,
@@ -100,30 +112,11 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
         periods=[(number, number == period) for number in _PERIODS],
         cards=_cards(figures.total, listing),
         plots=plots_of(figures, listing),
-        campaigns=[
-            _campaign_line(model_admin, name, tally, listing.of_campaign(name))
-            for name, tally in get_campaigns(messages, most=_MOST_CAMPAIGNS).items()
-        ],
+        campaigns=campaigns,
         most_campaigns=_MOST_CAMPAIGNS,
         balance=_balance(standing),
         may_ask=model_admin.has_send_permission(request),
     )
-
-
-def _period(request: HttpRequest) -> int:
-    chosen = [period for period in _PERIODS if str(period) == request.GET.get("days")]
-    return chosen[0] if chosen else _PERIODS[-1]
-
-
-def _campaign_line(model_admin: MessageAdminBase, name: str, tally: Tally, listing: Listing) -> dict[str, Any]:
-    return {
-        "name": name,
-        "url": campaign_url(model_admin, name),
-        "asked_for": linked(tally.asked_for, listing.of_statuses()),
-        "delivered": linked(tally.delivered, listing.of_status("delivered")),
-        "rate": "" if tally.delivery_rate is None else percent(tally.delivery_rate),
-        "cost": dong(tally.cost),
-    }
 
 
 def _balance(standing: queue_status.Queue) -> Card:
@@ -137,13 +130,24 @@ def _balance(standing: queue_status.Queue) -> Card:
 
 
 def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
-    name = _campaign_name(request)
+    name = normalize_text(request.GET.get("name")).strip()
+    if not name or "\x00" in name:
+        raise Http404
     messages = _counted(model_admin, request).filter(campaign=name)
     listing = _listing(model_admin).of_campaign(name)
     # Before the figures: what is sent in between is then counted as through, and nothing twice.
     progress = get_progress(messages)
     figures = get_figures(messages, days_until(progress.latest_at or timezone.now(), _MOST_DAYS))
-    through = figures.total.asked_for - progress.to_come
+    asked_for = figures.total.asked_for
+    through = asked_for - progress.to_come
+    said = ngettext(
+        "%(through)s of one message is through.", "%(through)s of %(count)s messages are through.", asked_for
+    ) % {"through": grouped(through), "count": grouped(asked_for)}
+    seconds = None  # because nothing is to come soon
+    if progress.due or progress.sending:
+        seconds = _SECONDS_WHILE_SENDING
+    elif progress.to_come or progress.awaited:
+        seconds = _SECONDS_WHILE_WAITING
     return render(
         model_admin,
         request,
@@ -152,28 +156,14 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
         viber_queue=queue_status.obstacles() if progress.to_come else None,
         url=campaign_url(model_admin, name),
         all_url=f"{listing.url}?{urlencode({'campaign': name})}",
-        asked_for=figures.total.asked_for,
+        asked_for=asked_for,
         through=through,
-        said=_said(through, figures.total.asked_for),
+        said=said,
         waiting=_what_waits(progress, listing),
-        seconds=_look_again_after(progress),
+        seconds=seconds,
         cards=_cards(figures.total, listing),
         plots=plots_of(figures, listing),
     )
-
-
-def _campaign_name(request: HttpRequest) -> str:
-    name = normalize_text(request.GET.get("name")).strip()
-    if not name or "\x00" in name:
-        raise Http404
-    return name
-
-
-def _said(through: int, asked_for: int) -> str:
-    sentence = ngettext(
-        "%(through)s of one message is through.", "%(through)s of %(count)s messages are through.", asked_for
-    )
-    return sentence % {"through": grouped(through), "count": grouped(asked_for)}
 
 
 def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
@@ -200,13 +190,6 @@ def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
     ]
     told = [(line % {"count": grouped(count), "time": since}, url) for line, count, url in lines if count]
     return [*told, (starts, "")] if progress.starts_at else told
-
-
-def _look_again_after(progress: Progress) -> int | None:
-    """Seconds; None where nothing is to come soon."""
-    if progress.due or progress.sending:
-        return _SECONDS_WHILE_SENDING
-    return _SECONDS_WHILE_WAITING if progress.to_come or progress.awaited else None
 
 
 # -- the balance -------------------------------------------------------------------------------------------------------

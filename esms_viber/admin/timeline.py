@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,41 +36,30 @@ def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> His
     events = ViberMessageEvent.objects.for_writing().filter(message=message.id).prefetch_related("user")
     latest = list(events.order_by("-pk")[: MOST_SHOWN + 1])
     is_cut = len(latest) > MOST_SHOWN
-    told = _tell_all(latest[MOST_SHOWN - 1 :: -1], message, is_cut)
+    oldest_first = latest[MOST_SHOWN - 1 :: -1]
+    # The events that are not shown may hold a call that was taken.
+    uncertain = {oldest_first[0].request_id} if is_cut else set()
+    told = []
+    for event in oldest_first:
+        first = event.request_id not in uncertain
+        told.append(tell(event, message, first=first))
+        if event.kind == ViberMessageEvent.Kind.ATTEMPT:
+            leaves_doubt = decision_of(event, first=first).status == Status.UNKNOWN
+        else:
+            leaves_doubt = was_abandoned(event)
+        if leaves_doubt:
+            uncertain.add(event.request_id)
+    before = message.resend_of
+    sent_before = [_other(model_admin, message, _("resend of"), before)] if before else []
+    sent_again = [_other(model_admin, resend, _("sent again as"), resend) for resend in resends_of(message)]
     # Each in its own order, also where the clocks of two machines differ.
-    entries = heapq.merge(told, _sent_again(model_admin, message), key=lambda entry: entry.when)
-    return History([*_sent_before(model_admin, message), *entries], is_cut)
+    entries = heapq.merge(told, sent_again, key=lambda entry: entry.when)
+    return History([*sent_before, *entries], is_cut)
 
 
 def resends_of(message: OutboundViberMessage) -> list[OutboundViberMessage]:
     resends = OutboundViberMessage.objects.for_writing().filter(resend_of=message.id).order_by("pk")
     return list(resends[:_RESENDS_SHOWN])
-
-
-def _tell_all(events: Sequence[ViberMessageEvent], message: OutboundViberMessage, is_cut: bool) -> Iterator[Entry]:
-    # The events that are not shown may hold a call that was taken.
-    uncertain = {events[0].request_id} if is_cut else set()
-    for event in events:
-        first = event.request_id not in uncertain
-        yield tell(event, message, first=first)
-        if _leaves_doubt(event, first=first):
-            uncertain.add(event.request_id)
-
-
-def _leaves_doubt(event: ViberMessageEvent, *, first: bool) -> bool:
-    if event.kind == ViberMessageEvent.Kind.ATTEMPT:
-        return decision_of(event, first=first).status == Status.UNKNOWN
-    return was_abandoned(event)
-
-
-def _sent_before(model_admin: MessageAdminBase, message: OutboundViberMessage) -> Iterator[Entry]:
-    if before := message.resend_of:
-        yield _other(model_admin, message, _("resend of"), before)
-
-
-def _sent_again(model_admin: MessageAdminBase, message: OutboundViberMessage) -> Iterator[Entry]:
-    for resend in resends_of(message):
-        yield _other(model_admin, resend, _("sent again as"), resend)
 
 
 def _other(model_admin: MessageAdminBase, made: OutboundViberMessage, how: str, other: OutboundViberMessage) -> Entry:
@@ -105,17 +93,30 @@ class Entry:
 
 def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> Entry:
     """First: no earlier call under the RequestId may have been taken."""
+    told: dict[str, Any]
     match event.kind:
         case ViberMessageEvent.Kind.REQUESTED:
-            told = _requested(event)
+            asked_by = _("It was asked for by %(user)s.") % {"user": event.user}
+            told = {"sentence": _("It was asked for; no user is recorded.") if event.user is None else asked_by}
         case ViberMessageEvent.Kind.ATTEMPT:
-            told = _attempt(event, message, first=first)
+            decision = decision_of(event, first=first)
+            told = {
+                "sentence": _what_came_of_it(event),
+                "look": display.look(decision.status),
+                "quote": display.stored(event.text),
+                "advice": _advice(event, message, decision, first=first),
+                "by": str(event.user or ""),
+            }
         case ViberMessageEvent.Kind.CALLBACK:
-            told = _callback(event, message)
+            reported = _reported(event, message, _("eSMS reports: %(report)s."))
+            told = {"quote": display.stored(event.text), **reported}
         case ViberMessageEvent.Kind.POLL:
             told = _poll(event, message)
         case _:
-            told = _note(event)
+            sentence = display.stored(event.text) or event.get_kind_display()
+            told = {"sentence": sentence, "by": str(event.user or "")}
+            if was_abandoned(event):
+                told |= {"look": display.look(Status.UNKNOWN), "advice": _("It may have been sent.")}
     return Entry(
         when=event.created_at,
         duration_ms=event.duration_ms,
@@ -149,38 +150,6 @@ def _reach(event: ViberMessageEvent) -> CallOutcome:
 # -- what we did -------------------------------------------------------------------------------------------------------
 
 
-def _requested(event: ViberMessageEvent) -> dict[str, Any]:
-    if event.user is None:
-        return {"sentence": _("It was asked for; no user is recorded.")}
-    return {"sentence": _("It was asked for by %(user)s.") % {"user": event.user}}
-
-
-def _note(event: ViberMessageEvent) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "sentence": display.stored(event.text) or event.get_kind_display(),
-        "by": str(event.user or ""),
-    }
-    if was_abandoned(event):
-        told |= {"look": display.look(Status.UNKNOWN), "advice": _("It may have been sent.")}
-    return told
-
-
-def _attempt(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> dict[str, Any]:
-    decision = decision_of(event, first=first)
-    return {
-        "sentence": _what_came_of_it(event),
-        "look": display.look(decision.status),
-        "quote": display.stored(event.text),
-        "advice": _advice(event, message, decision, first=first),
-        "by": str(event.user or ""),
-    }
-
-
-def _is_settled(event: ViberMessageEvent, message: OutboundViberMessage) -> bool:
-    settled = {Status.SENT, Status.DELIVERED, Status.UNDELIVERED}
-    return event.request_id == message.request_id and message.status in settled
-
-
 def _what_came_of_it(event: ViberMessageEvent) -> str:
     match _reach(event):
         case CallOutcome.NOT_CONNECTED:
@@ -195,7 +164,9 @@ def _what_came_of_it(event: ViberMessageEvent) -> str:
 
 def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: Decision, *, first: bool) -> str:
     """A code's own remedy holds only while no earlier call can have been taken."""
-    if decision.status == Status.UNKNOWN and _is_settled(event, message):
+    settled = {Status.SENT, Status.DELIVERED, Status.UNDELIVERED}
+    is_settled = event.request_id == message.request_id and message.status in settled
+    if decision.status == Status.UNKNOWN and is_settled:
         return _("What became of it was reported separately.")
     if decision.status == Status.UNKNOWN and not first:
         return _("It may have been sent by an earlier call.")
@@ -207,11 +178,6 @@ def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: D
 
 
 # -- what eSMS told ----------------------------------------------------------------------------------------------------
-
-
-def _callback(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
-    quote = {"quote": display.stored(event.text)}
-    return quote | _reported(event, message, _("eSMS reports: %(report)s."))
 
 
 def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:

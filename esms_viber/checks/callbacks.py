@@ -24,6 +24,7 @@ from ..tokens import URLCONF_LINE, callback_path, not_an_origin, site_language, 
 from .addresses import is_public
 
 _EXAMPLE_ORIGIN = '"CALLBACK_ORIGIN": "https://shop.example.vn"'
+_EXAMPLE_UNDER_A_PATH = '"CALLBACK_ORIGIN": "https://shop.example.vn/shop"'
 # Any two languages will do: a path under i18n_patterns() begins with the active one.
 _TWO_LANGUAGES = ("en", "vi")
 _SECURITY = "django.middleware.security.SecurityMiddleware"
@@ -47,25 +48,28 @@ def check_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
                 "under a path: %(path)s. Leave out user, query, fragment, and the part of the path that urlpatterns "
                 "adds."
             )
-            % {"line": _EXAMPLE_ORIGIN, "path": _example_under("/shop")},
+            % {"line": _EXAMPLE_ORIGIN, "path": _EXAMPLE_UNDER_A_PATH},
             id="esms_viber.E007",
         )
-
-
-def _example_under(path: str) -> str:
-    return f'"CALLBACK_ORIGIN": "https://shop.example.vn{path}"'
 
 
 def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
     if not conf.CALLBACK_ORIGIN:
         return
-    if (path := _callback_path()) is None:
+    path = _callback_path()
+    if path is None:
         yield Error(
             _('ESMS_VIBER["CALLBACK_ORIGIN"] is set, but the URLs of esms_viber are not included in the URLconf.'),
             hint=_("Add to urlpatterns: %(line)s") % {"line": URLCONF_LINE},
             id="esms_viber.E008",
         )
-    elif not _is_ours(path):
+        return
+    with translation.override(site_language()):
+        try:
+            apps = resolve(unquote(path), settings.ROOT_URLCONF).app_names
+        except Resolver404:
+            apps = []
+    if apps[-1:] != ["esms_viber"]:
         yield Error(
             _("Another line of the URLconf answers under the callback's path, %(path)s, so that reports are lost.")
             % {"path": path},
@@ -79,14 +83,6 @@ def _callback_path() -> str | None:
         return callback_path("token")
     except Exception:  # noqa: BLE001 - a URLconf that cannot be loaded is told by Django's own check
         return None
-
-
-def _is_ours(path: str) -> bool:
-    with translation.override(site_language()):
-        try:
-            return resolve(unquote(path), settings.ROOT_URLCONF).app_names[-1:] == ["esms_viber"]
-        except Resolver404:
-            return False
 
 
 def check_languages(conf: ViberSettings) -> Iterator[CheckMessage]:
@@ -163,20 +159,22 @@ def check_ssl_redirect(conf: ViberSettings) -> Iterator[CheckMessage]:
     is_secure = origin.scheme == "https" and settings.SECURE_PROXY_SSL_HEADER is not None
     request = _make_request(origin, path, scheme="https" if is_secure else "http")
     for middleware in _middleware({_SECURITY}):
-        if location := _redirect(middleware, request):
-            yield CheckWarning(
-                _("SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow."),
-                hint=_how_to_spare(request.path) if origin.scheme == "https" else _how_to_write(origin, location),
-                id="esms_viber.W005",
-            )
-
-
-def _how_to_spare(path: str) -> str:
-    exempt = re.escape(path.lstrip("/").removesuffix("token/"))
-    return _("Behind a proxy that sets it: %(header)s; or %(exempt)s") % {
-        "header": 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
-        "exempt": f'SECURE_REDIRECT_EXEMPT = [r"^{exempt}"]',
-    }
+        location = _redirect(middleware, request)
+        if not location:
+            continue
+        if origin.scheme == "https":
+            exempt = re.escape(request.path.lstrip("/").removesuffix("token/"))
+            hint = _("Behind a proxy that sets it: %(header)s; or %(exempt)s") % {
+                "header": 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
+                "exempt": f'SECURE_REDIRECT_EXEMPT = [r"^{exempt}"]',
+            }
+        else:
+            hint = _how_to_write(origin, location)
+        yield CheckWarning(
+            _("SECURE_SSL_REDIRECT may answer callbacks with a redirect, which eSMS is not known to follow."),
+            hint=hint,
+            id="esms_viber.W005",
+        )
 
 
 def _how_to_write(origin: SplitResult, location: str) -> str:

@@ -92,22 +92,13 @@ def _how_to_have_tasks() -> str:
 
 
 def check_task_backend(conf: ViberSettings) -> Iterator[CheckMessage]:
-    task = find_task()[0] if _is_dispatched_by_tasks(conf) else None
-    backend = type(task.get_backend()).__name__ if task is not None else ""
-    if sentence := _why_not_for_production().get(backend):
-        hint = _("%(line)s, and run its worker.")
-        yield CheckWarning(sentence, hint=hint % {"line": _DATABASE_BACKEND}, id="esms_viber.W009")
-
-
-def _is_dispatched_by_tasks(conf: ViberSettings) -> bool:
     try:
-        return is_django_tasks(load_dispatcher(conf))
+        is_dispatched_by_tasks = is_django_tasks(load_dispatcher(conf))
     except ImproperlyConfigured:
-        return False
-
-
-def _why_not_for_production() -> dict[str, str]:
-    return {
+        is_dispatched_by_tasks = False
+    task = find_task()[0] if is_dispatched_by_tasks else None
+    backend = type(task.get_backend()).__name__ if task is not None else ""
+    not_for_production = {
         "ImmediateBackend": _(
             'ESMS_VIBER["DISPATCHER"] is django_tasks, and the backend of TASKS is ImmediateBackend, which sends in '
             "the web request, without INLINE_LIMIT."
@@ -116,6 +107,9 @@ def _why_not_for_production() -> dict[str, str]:
             'ESMS_VIBER["DISPATCHER"] is django_tasks, and the backend of TASKS is DummyBackend, which sends nothing.'
         ),
     }
+    if sentence := not_for_production.get(backend):
+        hint = _("%(line)s, and run its worker.")
+        yield CheckWarning(sentence, hint=hint % {"line": _DATABASE_BACKEND}, id="esms_viber.W009")
 
 
 def check_account(conf: ViberSettings) -> Iterator[CheckMessage]:

@@ -136,21 +136,21 @@ class _Response(http.client.HTTPResponse):
             kept["Content-Type"] = media_type
         if self.chunked:
             kept["Transfer-Encoding"] = "chunked"
-        elif (length := self._announced_length()) is not None:
-            # Enough to find that the body is too long, or cut.
-            kept["Content-Length"] = str(min(length, MAX_BODY_BYTES + 1))
+        else:
+            length = self.length
+            if length is None:
+                # Read here, because http.client takes a repeated length ("42, 42") for none.
+                lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
+                if len(lengths) > 1:
+                    raise http.client.HTTPException
+                found = lengths.pop()
+                length = int(found) if found.isdecimal() else None
+            if length is not None:
+                # Enough to find that the body is too long, or cut.
+                kept["Content-Length"] = str(min(length, MAX_BODY_BYTES + 1))
         if encoding := self.headers.get("Content-Encoding", "").strip().lower():
             kept["Content-Encoding"] = encoding if encoding in _KNOWN_ENCODINGS else "unknown"
         return kept
-
-    def _announced_length(self) -> int | None:
-        """Read the length as http.client does, or repeated ("42, 42"), which http.client takes for none."""
-        if self.length is not None:
-            return self.length
-        lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
-        if len(lengths) > 1:
-            raise http.client.HTTPException
-        return int(found) if (found := lengths.pop()).isdecimal() else None
 
 
 class _Sending:

@@ -30,7 +30,11 @@ class ConsoleGateway(BaseGateway):
     def send(self, message: OutgoingMessage) -> SendResult:
         sms_id = f"console-{uuid.uuid4().hex}"
         fields = {**send_parameters(message), **_KEYS_MASKED}
-        self._write("".join([_("Viber message"), "\n", *(_as_lines(name, value) for name, value in fields.items())]))
+        text = _("Viber message") + "\n"
+        for name, value in fields.items():
+            indented = value.replace("\r\n", "\n    ")
+            text += f"  {name}: {indented}\n"
+        self._write(text)
         return SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
 
     @classmethod
@@ -53,7 +57,3 @@ class ConsoleGateway(BaseGateway):
         with self._lock:
             stream.write(shown)
             stream.flush()
-
-
-def _as_lines(name: str, value: str) -> str:
-    return f"  {name}: " + value.replace("\r\n", "\n    ") + "\n"

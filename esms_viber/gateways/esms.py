@@ -103,10 +103,13 @@ class EsmsGateway(BaseGateway):
 
 def send_parameters(message: OutgoingMessage) -> dict[str, str]:
     """The message under eSMS's parameter names, without the keys; what is empty is left out."""
+    content = unicodedata.normalize("NFC", message.content)
+    # Every new line becomes \r\n, because eSMS's documentation of Viber messages asks for it.
+    content = content.replace("\r\n", "\n").replace("\n", "\r\n")
     found = {
         "SmsType": VIBER_TYPE,
         "Phone": to_national(message.phone),
-        "Content": _as_wire_text(message.content),
+        "Content": content,
         "OTTImgUrl": message.image_url,
         "OTTUrl": message.button_url,
         "OTTLabel": unicodedata.normalize("NFC", message.button_label),
@@ -127,8 +130,3 @@ def send_query(message: OutgoingMessage) -> str:
 def encode(parameters: Mapping[str, str]) -> str:
     """UTF-8 and percent-encoded once; a space is `%20`, as in eSMS's own samples."""
     return urlencode(parameters, quote_via=quote, errors="replace")
-
-
-def _as_wire_text(content: str) -> str:
-    # eSMS documentation of Viber messages: a new line is \r\n.
-    return unicodedata.normalize("NFC", content).replace("\r\n", "\n").replace("\n", "\r\n")

@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -108,23 +107,21 @@ def _why_unusable(gateway: object) -> str:
     if not isinstance(gateway, BaseGateway):
         return _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() returns no gateway.')
     for name, wanted in vars(BaseGateway).items():
-        if not name.startswith("_") and inspect.isfunction(wanted) and not _is_called_like(gateway, name, wanted):
+        if name.startswith("_") or not inspect.isfunction(wanted):
+            continue
+        try:
+            method = getattr(gateway, name, None)
+        except Exception:  # noqa: BLE001 - a property of a site's own
+            method = None
+        parameters = list(inspect.signature(wanted).parameters.values())[1:]
+        by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+        by_place = [None] * (len(parameters) - len(by_name))
+        if not (callable(method) and runs_when_called(method) and accepts(method, *by_place, **by_name)):
             sentence = _(
                 'ESMS_VIBER["GATEWAY"] cannot be used: %(call)s must be an ordinary method with that signature.'
             )
             return sentence % {"call": f"{name}{inspect.signature(getattr(BaseGateway, name))}"}
     return ""
-
-
-def _is_called_like(gateway: BaseGateway, name: str, wanted: Callable[..., object]) -> bool:
-    try:
-        method = getattr(gateway, name, None)
-    except Exception:  # noqa: BLE001 - a property of a site's own
-        return False
-    parameters = list(inspect.signature(wanted).parameters.values())[1:]
-    by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    by_place = [None] * (len(parameters) - len(by_name))
-    return callable(method) and runs_when_called(method) and accepts(method, *by_place, **by_name)
 
 
 def _start_anew() -> None:

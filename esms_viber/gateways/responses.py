@@ -117,9 +117,19 @@ class Answer:
         return values
 
     def _text(self, outcome: CallOutcome) -> str:
-        words = self._words() if self._fields is not None else self._what_came_instead()
+        reply = self._reply
+        # Without fields it is a sentence of ours, because an error page's body may hold the URL and its keys.
+        if self._fields is not None:
+            words = self._words()
+        elif reply.problem or reply.status is None:
+            words = reply.problem
+        elif 300 <= reply.status < 400:
+            words = put_together(REDIRECTED, f"HTTP {reply.status}")
+        else:
+            kind = _clean(self._unless_key(reply.content_type))[:_MAX_CONTENT_TYPE]
+            words = put_together(_NOT_JSON, f"HTTP {reply.status}", kind)
         if outcome is CallOutcome.ANSWERED_WITHOUT_CODE and not words:
-            words = put_together(_WITHOUT_CODE, f"HTTP {self._reply.status}")
+            words = put_together(_WITHOUT_CODE, f"HTTP {reply.status}")
         return put_together(*dict.fromkeys(self._notes), words)[:MAX_TEXT].strip()
 
     def _words(self) -> str:
@@ -128,16 +138,6 @@ class Answer:
             if isinstance(value, str) and (words := _clean(self._unless_key(value))):
                 return words
         return ""
-
-    def _what_came_instead(self) -> str:
-        """A sentence of ours. The body is never repeated: an error page may hold the URL and its keys."""
-        reply = self._reply
-        if reply.problem or reply.status is None:
-            return reply.problem
-        if 300 <= reply.status < 400:
-            return put_together(REDIRECTED, f"HTTP {reply.status}")
-        kind = _clean(self._unless_key(reply.content_type))[:_MAX_CONTENT_TYPE]
-        return put_together(_NOT_JSON, f"HTTP {reply.status}", kind)
 
     def _unless_key(self, text: str) -> str:
         if self._keys.show_in(text):

@@ -130,50 +130,42 @@ class Transport:
     def _explain(self, error: Exception, status: int | None, *, left: bool) -> str:
         chain = list(_causes(error))
         if not left:
-            return _why_not_connected(chain)
+            for kind, sentence in _CONNECT_FAILURES:
+                if any(isinstance(cause, kind) for cause in chain):
+                    return sentence
+            is_unreachable = any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain)
+            return _NETWORK_UNREACHABLE if is_unreachable else _NOT_CONNECTED
         if status in _REDIRECTS:
             return put_together(REDIRECTED, f"HTTP {status}")
         if any(isinstance(cause, _TIMEOUTS) for cause in chain):
             return put_together(_LATE, f"{self._timeout[1]:g} s")
-        if any(isinstance(cause, OSError | http.client.IncompleteRead) for cause in chain if not _is_wrapper(cause)):
-            return _CUT
-        return _NOT_HTTP
-
-
-def _is_wrapper(error: BaseException) -> bool:
-    return isinstance(error, requests.RequestException)
+        # Without the wrappers of requests, because each of them is an OSError, whatever it wraps.
+        reasons = [cause for cause in chain if not isinstance(cause, requests.RequestException)]
+        is_cut = any(isinstance(reason, OSError | http.client.IncompleteRead) for reason in reasons)
+        return _CUT if is_cut else _NOT_HTTP
 
 
 def _read_body(response: Response) -> bytes:
+    raw: urllib3.HTTPResponse = response.raw
+    data = b""
     try:
-        data = _read_some(response.raw)
+        # Until nothing comes: only then does urllib3 say that the body was shorter than announced.
+        while len(data) <= MAX_BODY_BYTES and (more := raw.read(MAX_BODY_BYTES + 1 - len(data), decode_content=False)):
+            data += more
     finally:
         # A connection whose answer was read to its end is back in the pool by now and stays open.
-        response.raw.close()
+        raw.close()
     if len(data) <= MAX_BODY_BYTES and response.headers.get("Content-Encoding", "identity") != "identity":
-        data = _decompress(data)
+        decompressor = zlib.decompressobj(_ANY_COMPRESSION_HEADER)
+        try:
+            data = decompressor.decompress(data, MAX_BODY_BYTES + 1)
+        except zlib.error:
+            raise _BadBody(_BAD_COMPRESSION) from None
+        if not decompressor.eof and len(data) <= MAX_BODY_BYTES:
+            raise _BadBody(_CUT)
     if len(data) > MAX_BODY_BYTES:
         raise _BadBody(put_together(_TOO_LARGE, f"HTTP {response.status_code}, > {MAX_BODY_BYTES // 1024} KiB"))
     return data
-
-
-def _read_some(raw: urllib3.HTTPResponse) -> bytes:
-    # Until nothing comes: only then does urllib3 say that the body was shorter than announced.
-    data = b""
-    while len(data) <= MAX_BODY_BYTES and (more := raw.read(MAX_BODY_BYTES + 1 - len(data), decode_content=False)):
-        data += more
-    return data
-
-
-def _decompress(data: bytes) -> bytes:
-    decompressor = zlib.decompressobj(_ANY_COMPRESSION_HEADER)
-    try:
-        plain = decompressor.decompress(data, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        raise _BadBody(_BAD_COMPRESSION) from None
-    if not decompressor.eof and len(plain) <= MAX_BODY_BYTES:
-        raise _BadBody(_CUT)
-    return plain
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -186,15 +178,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             yield current
             # __context__ is left out, because the call may have been made while another error was being handled.
             waiting += [current.__cause__, getattr(current, "reason", None), *current.args]
-
-
-def _why_not_connected(chain: list[BaseException]) -> str:
-    for kind, sentence in _CONNECT_FAILURES:
-        if any(isinstance(cause, kind) for cause in chain):
-            return sentence
-    if any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain):
-        return _NETWORK_UNREACHABLE
-    return _NOT_CONNECTED
 
 
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}

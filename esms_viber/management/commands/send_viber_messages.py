@@ -96,24 +96,21 @@ class Command(BaseCommand):
         if form == "json":
             self._say(json.dumps(status.as_dict(), indent=2))
         else:
-            self._show_text(status)
+            counts = [
+                (_("queued"), status.queued, ""),
+                (_("due now"), status.due, _since(status)),
+                (_("being sent"), status.sending, _stuck(status.stuck)),
+                (_("unknown"), status.unknown, ""),
+            ]
+            width = max(len(name) for name, _count, _remark in counts)
+            for name, count, remark in counts:
+                self._say(f"{name:<{width}}  {grouped(count):>7}  {remark}".rstrip())
+            for sentence in status.obstacles():
+                self._say(self.style.ERROR(sentence))
+            for sentence in status.decisions().values():
+                self._say(self.style.WARNING(sentence))
         if code := BLOCKED if status.blocked else NEEDS_A_PERSON if status.needs_a_person else 0:
             sys.exit(code)
-
-    def _show_text(self, status: QueueStatus) -> None:
-        counts = [
-            (_("queued"), status.queued, ""),
-            (_("due now"), status.due, _since(status)),
-            (_("being sent"), status.sending, _stuck(status.stuck)),
-            (_("unknown"), status.unknown, ""),
-        ]
-        width = max(len(name) for name, _count, _remark in counts)
-        for name, count, remark in counts:
-            self._say(f"{name:<{width}}  {grouped(count):>7}  {remark}".rstrip())
-        for sentence in status.obstacles():
-            self._say(self.style.ERROR(sentence))
-        for sentence in status.decisions().values():
-            self._say(self.style.WARNING(sentence))
 
 
 def _since(status: QueueStatus) -> str:
@@ -121,18 +118,16 @@ def _since(status: QueueStatus) -> str:
     if when is None:
         return ""
     moment = date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
-    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": _age(status.at - when)}
-
-
-def _age(age: dt.timedelta) -> str:
-    """In the largest unit of which there is one; Django's own `timesince` is English in Vietnamese."""
-    minutes = max(0, age // dt.timedelta(minutes=1))
+    # In the largest unit of which there is one, because Django's own `timesince` is English in Vietnamese.
+    minutes = max(0, (status.at - when) // dt.timedelta(minutes=1))
     hours, days = minutes // 60, minutes // (24 * 60)
     if days:
-        return ngettext("one day", "%(count)s days", days) % {"count": grouped(days)}
-    if hours:
-        return ngettext("one hour", "%(count)s hours", hours) % {"count": grouped(hours)}
-    return ngettext("one minute", "%(count)s minutes", minutes) % {"count": grouped(minutes)}
+        age = ngettext("one day", "%(count)s days", days) % {"count": grouped(days)}
+    elif hours:
+        age = ngettext("one hour", "%(count)s hours", hours) % {"count": grouped(hours)}
+    else:
+        age = ngettext("one minute", "%(count)s minutes", minutes) % {"count": grouped(minutes)}
+    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": age}
 
 
 def _stuck(count: int) -> str:
