@@ -33,7 +33,7 @@ MOST_CANCELLED = 50_000
 
 
 def _action(description: Any) -> Callable[[Action], Action]:
-    """Describe an action as `admin.action()` does, but without the attributes of Django 6.1 that break django-simpleui."""
+    """Describe an action as `admin.action()` does, but without the `location` that django-simpleui fails at."""
 
     def mark(function: Any) -> Any:
         function.short_description, function.allowed_permissions = description, ["send"]
