@@ -112,13 +112,14 @@ def test_large_numbers_are_grouped():
     many = replace(get_queue_status(), queued=9895, sending=1200, stuck=1100, undecided=1000, unconfirmed=2000)
     many = replace(many, held_up=3000)
     out = StringIO()
-    Command(stdout=out, no_color=True)._show_text(many)
+    with pytest.raises(SystemExit):
+        Command(stdout=out, no_color=True)._show(many, "text")
     text = out.getvalue() + " ".join(many.obstacles())
     for number in ("9,895", "1,200  1,100 of them", "1,000 messages", "2,000 messages", "3,000 messages"):
         assert number in text
-    with translation.override("vi"):
-        Command(stdout=out, no_color=True)._show_text(many)
-        assert "9.895" in out.getvalue()
+    with translation.override("vi"), pytest.raises(SystemExit):
+        Command(stdout=out, no_color=True)._show(many, "text")
+    assert "9.895" in out.getvalue()
 
 
 def test_a_queue_that_nobody_sends_is_told(clock, admin_client):
