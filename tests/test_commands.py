@@ -24,7 +24,7 @@ from django.db import OperationalError, connections
 
 from esms_viber.delivery import worker
 from esms_viber.delivery.worker import watch
-from esms_viber.gateways.base import CallOutcome, SendResult
+from esms_viber.gateways.base import CallOutcome, OutgoingMessage, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.lifecycle import Transition
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
@@ -515,17 +515,30 @@ def test_a_busy_sender_takes_over_what_others_left(clock_of_leases, settings, es
 # -- holding back ------------------------------------------------------------------------------------------------------
 
 
+class HeldGateway(MemoryGateway):
+    """Answers no call before the test lets it."""
+
+    released = threading.Event()
+
+    def send(self, message: OutgoingMessage) -> SendResult:
+        assert self.released.wait(PATIENCE)
+        time.sleep(0.002)
+        return super().send(message)
+
+
 def test_messages_held_back_and_put_back_while_senders_run_are_sent_once(settings):
     from esms_viber.services import cancel_viber_messages, resend_viber_messages
 
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2, "GATEWAY": "tests.test_concurrency.SlowGateway"}
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 2, "GATEWAY": f"{__name__}.HeldGateway"}
+    HeldGateway.released.clear()
     messages = queue(150)
     put_back = 0
     with Watcher(), Watcher():
-        wait_until(lambda: len(outbox) > 3)
+        wait_until(lambda: states()["sending"] > 3)
         for start_ in range(140, 30, -10):
             held = cancel_viber_messages(messages[start_ : start_ + 10])
-            time.sleep(0.01)
+            # By now ten at least are held back; the others race with the workers.
+            HeldGateway.released.set()
             put_back += len(resend_viber_messages(held))
         wait_until(lambda: states() == {"sent": 150})
     assert put_back > 0

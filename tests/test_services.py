@@ -431,6 +431,14 @@ def test_a_queryset_is_taken_while_another_connection_writes(
 
 
 @committing
+def test_a_dedupe_key_given_first_in_a_transaction_waits_its_turn(queue_only: None, another_writer: Any) -> None:
+    """On SQLite only a transaction that begins with a write can wait."""
+    with another_writer(), transaction.atomic():
+        message = queue_viber_message(PHONE, TEXT, dedupe_key="order-17-paid")
+    assert stored(message).status == "queued"
+
+
+@committing
 @pytest.mark.parametrize("queue", QUEUEING)
 def test_with_autocommit_off_an_error_of_the_database_ends_nobodys_transaction(
     queue: Callable[..., OutboundViberMessage],

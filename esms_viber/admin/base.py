@@ -57,8 +57,8 @@ class MessageAdminBase(ModelAdmin):
         deletable, counts, lacking, protected = super().get_deleted_objects(objs, request)
         # If one of these were deleted, eSMS's answer would find no row, and nobody would know that it was sent.
         sentence = _("%(message)s: cancel it first, or wait until it is sent.")
-        protected += [sentence % {"message": message} for message in objs if _is_on_its_way(message)]
-        return deletable, counts, lacking, protected
+        on_their_way = [sentence % {"message": message} for message in objs if _is_on_its_way(message)]
+        return deletable, counts, lacking, [*protected, *on_their_way]
 
     def delete_model(self, request: HttpRequest, obj: OutboundViberMessage) -> None:
         _delete([obj.id])

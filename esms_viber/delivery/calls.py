@@ -49,15 +49,15 @@ class _Process:
         self._limit = 0
         self._next_turn = 0.0
 
-    def threads(self, limit: int) -> ThreadPoolExecutor:
-        """One pool of `CONCURRENCY` threads; a new one where the setting has changed."""
+    def submit(self, limit: int, work: Callable[[Subject], None], subject: Subject) -> Future[None]:
+        """Have one of `CONCURRENCY` threads do the work; they are others where the setting has changed."""
         with self._lock:
             if self._threads is None or limit != self._limit:
                 if self._threads is not None:
                     self._threads.shutdown(wait=False)
                 self._threads = ThreadPoolExecutor(limit, thread_name_prefix="esms_viber")
                 self._limit = limit
-            return self._threads
+            return self._threads.submit(work, subject)
 
     def reserve_turn(self, per_second: float, before: float) -> float | None:
         """Seconds to wait for the turn that this reserves; None where none is left before then."""
@@ -115,11 +115,11 @@ class Calls:
 
     def start(self, attempt: Attempt) -> Future[None]:
         """Have a thread call the gateway once, if the attempt may still start then."""
-        return _process.threads(self._concurrency).submit(self._make, attempt)
+        return _process.submit(self._concurrency, self._make, attempt)
 
     def start_query(self, query: Query) -> Future[None]:
         """Have a thread ask the gateway once what became of a message."""
-        return _process.threads(self._concurrency).submit(self._ask, query)
+        return _process.submit(self._concurrency, self._ask, query)
 
     def _make(self, attempt: Attempt) -> None:
         if not self._wait_for_turn():
@@ -152,7 +152,7 @@ class Calls:
         try:
             return method(subject)
         except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
-            logger.error("%s raised %s", method.__qualname__, outline(error))  # noqa: TRY400
+            logger.error("%s raised %s", method.__qualname__, outline(error))  # noqa: TRY400 - a traceback may hold a key
             return None
 
     def _learn(self, result: SendResult | StatusResult) -> None:

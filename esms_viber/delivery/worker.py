@@ -129,7 +129,10 @@ class Worker:
                 )
                 self._announce(claims.take_over_abandoned())
                 # While the last word from eSMS was trouble, one message is tried first; the others keep their place.
-                self._probing = (self._pks is None or len(self._pks) > 1) and monitoring.in_trouble()
+                # Asked only where something is due, because a worker that watches looks every second.
+                is_one = self._pks is not None and len(self._pks) == 1
+                due = OutboundViberMessage.objects.for_writing().due()
+                self._probing = not is_one and due.exists() and monitoring.in_trouble()
                 self._repeats_first = not self._probing
             self._start(claimed)
             while self._claim() or self._on_the_wire:
@@ -177,11 +180,9 @@ class Worker:
         source = self._sources[0]
         room = int(min(room, self._remaining))
         claimed = claims.claim(room, source, repeats_first=self._repeats_first)
-        self._starting = claimed.ready
-        self._announce(claimed.changes)
         self._count(claimed.settled)
         self._remaining -= len(claimed.ready)
-        self._start(claimed.ready)
+        self._start(claimed.ready, claimed.changes)
         if source is not None and claimed.found < room:
             self._sources.popleft()
         elif source is None and not claimed.found:
@@ -195,12 +196,11 @@ class Worker:
 
     # -- call ----------------------------------------------------------------------------------------------------------
 
-    def _start(self, messages: Sequence[OutboundViberMessage]) -> None:
-        """Ask the site's receivers about claimed messages, and hand those that pass to the threads."""
-        if not messages:
-            return
+    def _start(self, messages: Sequence[OutboundViberMessage], changes: Sequence[Transition] = ()) -> None:
+        """Tell the site's receivers of the claim, ask them about each message, and hand those that pass to threads."""
         self._starting = messages
         try:
+            self._announce(changes)
             passed = []
             for attempt in [claims.prepare(message) for message in messages]:
                 if self._stopped():
