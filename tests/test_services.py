@@ -431,6 +431,15 @@ def test_a_queryset_is_taken_while_another_connection_writes(
 
 
 @committing
+def test_a_draft_is_saved_while_another_connection_writes(another_writer: Any) -> None:
+    draft = OutboundViberMessage.objects.create(phone=PHONE, content=TEXT)
+    draft.content = "Another text"
+    with another_writer():
+        draft.save()
+    assert stored(draft).content == "Another text"
+
+
+@committing
 def test_a_dedupe_key_given_first_in_a_transaction_waits_its_turn(queue_only: None, another_writer: Any) -> None:
     """On SQLite only a transaction that begins with a write can wait."""
     with another_writer(), transaction.atomic():

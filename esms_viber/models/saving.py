@@ -9,7 +9,7 @@ from django.db import models, router, transaction
 from django.utils.translation import gettext
 
 from ..conf import readable_settings
-from ..database import lock
+from ..database import atomic_for_writing, lock
 from ..exceptions import MessageNotEditable
 from .choices import EDITABLE, Status
 
@@ -111,7 +111,8 @@ class GuardedSave(models.Model):
         # Columns that were not touched are not checked: a row that came in by another door may be odd in them.
         self.prepare_columns(self._changed(update_fields))
         # The savepoint keeps the caller's transaction usable, because Django breaks it for any error while it saves.
-        with transaction.atomic(using=alias):
+        # Outside of one the row is read before it is written.
+        with atomic_for_writing(alias):
             super().save(force_insert=force_insert, force_update=force_update, using=alias, update_fields=update_fields)
 
     def _save_table(
