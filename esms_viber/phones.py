@@ -51,7 +51,7 @@ class InvalidPhone(ValueError):
 
 
 def normalize_phone(text: str) -> str:
-    """E.164 form of a Vietnamese mobile number in any spelling; raises `InvalidPhone` for anything else."""
+    """Return the E.164 form of a Vietnamese mobile number in any spelling; raise `InvalidPhone` for other texts."""
     compact = text
     if not _DIGITS.fullmatch(text):
         compact = _without_separators(text)
@@ -70,13 +70,12 @@ def normalize_phone(text: str) -> str:
         national = compact[2:]
     else:
         national = compact
-    # Behind the country's code a 0 may stand too, as in +84(0)901…; without it there may be none, because spreadsheets
-    # drop a leading 0.
+    # A 0 may be there or not: some write it after the country code, as in +84(0)901…, and spreadsheets drop it.
     return "+84" + _require_mobile(national.removeprefix("0"))
 
 
 def validate_phone(value: str) -> None:
-    """A validator for a model or form field: raises `ValidationError`, saying what to do."""
+    """Validate a model or form field; raise `ValidationError`, saying what to do."""
     try:
         normalize_phone(str(value or ""))
     except InvalidPhone as error:
@@ -84,23 +83,23 @@ def validate_phone(value: str) -> None:
 
 
 def to_national(phone: str) -> str:
-    """The form that goes over the wire, 0901888484, of a number in E.164."""
+    """Return the form of an E.164 number that goes over the wire: 0901888484."""
     return "0" + phone.removeprefix("+84")
 
 
 def spaced_phone(phone: str) -> str:
-    """A number in E.164 as people in Vietnam write it: 0901 888 484."""
+    """Return an E.164 number as people in Vietnam write it: 0901 888 484."""
     national = to_national(phone)
     return f"{national[:4]} {national[4:7]} {national[7:]}".strip()
 
 
 def mask_phone(phone: str) -> str:
-    """Mask an E.164 number for a log; nothing remains of any other text."""
+    """Mask an E.164 number for a log; any other text becomes `***`."""
     return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"
 
 
 def same_phone(first: str, second: str) -> bool:
-    """Whether two spellings name the same number; False when either cannot be read."""
+    """Do two spellings name the same number? False if either cannot be read."""
     try:
         return normalize_phone(first) == normalize_phone(second)
     except InvalidPhone:
@@ -108,9 +107,9 @@ def same_phone(first: str, second: str) -> bool:
 
 
 def phone_search_digits(text: str) -> str:
-    """Digits to look for anywhere in stored numbers, given a whole or partial number in any spelling.
+    """Return the digits to look for in stored numbers, given a whole or partial number in any spelling.
 
-    Empty when the text does not look like a phone number.
+    The result is empty if the text does not look like a phone number.
     """
     compact = _without_separators(text)
     if not _DIGITS.fullmatch(compact):
@@ -121,19 +120,14 @@ def phone_search_digits(text: str) -> str:
 
 
 def _without_separators(text: str) -> str:
-    kept = ""
-    for char in text:
-        # By category, because numbers copied from a contact list or a web page carry no-break spaces, long dashes and
-        # direction marks.
-        is_separator = char in ".()" or char.isspace() or unicodedata.category(char) in {"Pd", "Zs", "Cf"}
-        if not is_separator:
-            kept += char
-    return kept
+    # The categories cover no-break spaces, long dashes and direction marks, which numbers copied from a contact list or
+    # a web page carry.
+    return "".join(c for c in text if not (c in ".()" or c.isspace() or unicodedata.category(c) in {"Pd", "Zs", "Cf"}))
 
 
 def _dots_group(text: str, compact: str) -> bool:
     """Do the dots only group the digits of a number, as in 0901.888.484, or are there decimals, as in 38221234.0?"""
-    # Separators after the last digit end a sentence, not the number.
+    # Separators after the last digit are left out, because they end a sentence and not the number.
     up_to_last_digit = text[: text.rindex(compact[-1]) + 1]
     whole, *parts = (_without_separators(part) for part in up_to_last_digit.split("."))
     if not parts:
@@ -192,7 +186,10 @@ def _unreadable(text: str) -> InvalidPhone:
 
 
 def _require_mobile(national: str) -> str:
-    kind = _kind(national)
+    kind = PhoneNumberType.UNKNOWN
+    if 0 < len(national) <= 10 and not national.startswith("0"):
+        number = phonenumbers.PhoneNumber(country_code=84, national_number=int(national))
+        kind = phonenumbers.number_type(number)
     new_prefix = PREFIXES_BEFORE_2018.get(national[:3])
     if new_prefix and len(national) == _SIGNIFICANT_DIGITS + 1:
         raise InvalidPhone(
@@ -219,7 +216,8 @@ def _require_mobile(national: str) -> str:
             "too_long",
             _("There are too many digits: a mobile number has 10 of them, such as 0901888484."),
         )
-    # The library also knows 01… numbers; since 2018 those are old numbers with a digit lost, or machines.
+    # Numbers with 01… are refused although the library knows some, because since 2018 they are machines, or old numbers
+    # that lost a digit.
     if national[0] not in "35789" or kind != PhoneNumberType.MOBILE:
         raise InvalidPhone(
             "prefix",
@@ -229,9 +227,3 @@ def _require_mobile(national: str) -> str:
             ),
         )
     return national
-
-
-def _kind(national: str) -> int:
-    if not 0 < len(national) <= 10 or national.startswith("0"):
-        return PhoneNumberType.UNKNOWN
-    return phonenumbers.number_type(phonenumbers.PhoneNumber(country_code=84, national_number=int(national)))

@@ -25,7 +25,7 @@ else:
 
 
 def in_one_transaction(request: HttpRequest) -> AbstractContextManager[None]:
-    """Open a transaction around a POST to a view of Django's, which reads before it writes."""
+    """Open a transaction for a POST to a view of Django's, in which it may read before it writes, also on SQLite."""
     if request.method != "POST":
         return nullcontext()
     return atomic_for_writing(OutboundViberMessage.objects.write_alias())
@@ -35,7 +35,7 @@ class MessageAdminBase(ModelAdmin):
     formfield_overrides = {models.DateTimeField: form_fields.OVERRIDES}
 
     def __init__(self, model: type[OutboundViberMessage], admin_site: admin.AdminSite) -> None:
-        """Raise `ImproperlyConfigured` for a child with a key of its own: the pages find messages by their id."""
+        """Refuse a child model with a primary key of its own, because the pages find messages by their id."""
         super().__init__(model, admin_site)
         key: Any = model._meta.pk
         while key.remote_field and key.remote_field.parent_link:

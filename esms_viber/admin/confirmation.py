@@ -43,17 +43,17 @@ STILL_REPEATED = gettext_lazy(
 
 
 def is_repeated(message: OutboundViberMessage) -> bool:
-    """Nobody has to take the risk of sending it twice as long as it may settle by itself."""
+    """Tell whether the message may still settle by itself, so that nobody has to risk sending it twice."""
     return message.status == Status.UNKNOWN and message.next_attempt_at is not None
 
 
 @dataclass(slots=True)
 class Listing:
-    """How many there are, and the first of them."""
+    """A count of messages, and the first of them to be shown."""
 
     count: int = 0
     shown: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
-    """With what is to be said of it."""
+    """Each message comes with a remark, which may be empty."""
 
     def add(self, message: OutboundViberMessage, remark: str = "") -> None:
         self.count += 1
@@ -67,15 +67,15 @@ class Review:
 
     first: Listing = field(default_factory=Listing)
     again: Listing = field(default_factory=Listing)
-    """eSMS took them."""
+    """Sent again: eSMS took them, and nothing of their family was delivered."""
     arrived: Listing = field(default_factory=Listing)
-    """Sent again as well, though they were delivered, or what they were sent again as."""
+    """Sent again as well, although they or other messages of their families were delivered."""
     doubtful: Listing = field(default_factory=Listing)
-    """Sent again as well, though nobody knows whether eSMS took them."""
+    """Sent again as well, although nobody knows whether eSMS took them."""
     skipped: Listing = field(default_factory=Listing)
     sendable: list[int] = field(default_factory=list)
     charged: Counter[Kind] = field(default_factory=Counter)
-    """Of those that would be sent, how many of each kind cost something."""
+    """The number of messages of each kind that would be sent and cost something."""
     charged_though_arrived: Counter[Kind] = field(default_factory=Counter)
 
     def add(self, messages: Iterable[OutboundViberMessage]) -> None:
@@ -116,7 +116,7 @@ def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
 
 
 def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
-    """Find the messages that arrived, themselves or by another message of their family."""
+    """Find the messages that arrived, themselves or as another message of their family."""
     messages = list(messages)
     families = _families(messages)
     return {message.id for message in messages if _has_arrived(families[message.id])}
@@ -127,27 +127,29 @@ def _has_arrived(family: list[OutboundViberMessage]) -> bool:
 
 
 def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[OutboundViberMessage]]:
-    """Find the family of each message, by primary key: what it was resent from and as, over all steps."""
-    known = {message.id: message for message in messages}
+    """Map the primary key of each message to its family: the message sent first, its resends, their resends, and so on.
+
+    Each round of the first two loops is one query, and goes one resend further.
+    """
     rows = OutboundViberMessage.objects.for_writing()
-    latest = set(known)
-    while wanted := {pk for made in latest if (pk := known[made].resend_of_id) and pk not in known}:
-        known |= {parent.id: parent for parent in rows.filter(pk__in=wanted)}
-        latest = wanted & known.keys()
-    latest = set(known)
-    while latest:
-        resends = {resend.id: resend for resend in rows.filter(resend_of__in=latest)}
-        latest = resends.keys() - known.keys()
-        known |= resends
+    known = {message.id: message for message in messages}
+    found = known
+    while found:
+        originals = {message.resend_of_id for message in found.values() if message.resend_of_id} - known.keys()
+        found = {original.id: original for original in rows.filter(pk__in=originals)}
+        known |= found
+    found = known
+    while found:
+        resends = rows.filter(resend_of__in=found.keys())
+        found = {resend.id: resend for resend in resends if resend.id not in known}
+        known |= found
     families = defaultdict(list)
-    roots = {}
-    for pk, message in sorted(known.items()):
-        root = message
-        while parent := known.get(root.resend_of_id or 0):
-            root = parent
-        roots[pk] = root.id
-        families[root.id].append(message)
-    return {pk: families[root_pk] for pk, root_pk in roots.items()}
+    for _pk, message in sorted(known.items()):
+        first = message
+        while original := known.get(first.resend_of_id or 0):
+            first = original
+        families[first.id].append(message)
+    return {member.id: family for family in families.values() for member in family}
 
 
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
@@ -177,16 +179,17 @@ def review(pks: list[int]) -> Review:
 
 
 def selected_pks(queryset: QuerySet[OutboundViberMessage], *, most: int = MOST_AT_ONCE) -> list[int]:
-    """Newest first; one more than the most where there are too many."""
+    """Return the primary keys, newest first. One more than `most` means that there are too many."""
     rows = queryset.using(OutboundViberMessage.objects.write_alias()).order_by("-id")
     return list(rows.values_list("id", flat=True)[: most + 1])
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The point up to which a person has seen the history.
+    """The end of the history when the confirmation page was made.
 
-    What happens later, the first click of a double one included, was not on the page that was confirmed.
+    A message to which something happens later is not sent, because nobody has confirmed that. So the second click of a
+    double click sends nothing.
     """
 
     last_event: int
@@ -207,7 +210,7 @@ class Mark:
         return f"{self.last_event}-{self.last_message}"
 
     def changed_since(self, pks: list[int]) -> set[int]:
-        """Find the messages that are new since then, or to which (or to a resend) something has happened."""
+        """Find the messages that are newer, and those with a newer event, of their own or of a resend."""
         events = ViberMessageEvent.objects.for_writing().filter(pk__gt=self.last_event)
         events = events.filter(Q(message__in=pks) | Q(message__resend_of__in=pks))
         seen = {pk for pair in events.values_list("message_id", "message__resend_of_id") for pk in pair}
@@ -215,10 +218,10 @@ class Mark:
 
 
 CONFIRMED = "confirmed"
-"""Posted by the confirmation page: the mark of what was seen on it."""
+"""The parameter in which the confirmation page posts its `Mark`."""
 
 SPARE = "spare_arrived"
-"""Posted by its second button: leave out what has arrived."""
+"""The parameter of its second button, which leaves out messages that have arrived."""
 
 _OVERTAKEN = gettext_lazy("Something happened to it after you were asked: look at it before you send it.")
 
@@ -251,7 +254,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "mark": mark,
         "action_name": "send_selected",
         "checkbox_name": ACTION_CHECKBOX_NAME,
-        # Thousands of ids would pass the limit of fields in a form: the filters in the address stand for them.
+        # The filters in the address select them again, because thousands of ids exceed the limit of form fields.
         "select_across": across,
         "posted_pks": pks[:1] if across else found.sendable,
         "from_page": FROM_PAGE in request.POST,
@@ -263,7 +266,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
 
 
 def _cost(found: Review) -> str:
-    """In a sentence; empty where nothing is sent."""
+    """Tell what sending may cost; empty where nothing would be sent."""
     if not found.sendable:
         return ""
     if not found.charged or get_settings().SANDBOX:
@@ -286,23 +289,23 @@ def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], ma
         using=OutboundViberMessage.objects.write_alias(),
         repeatable=False,
     )
-    # The commit has handed them to the dispatcher, and the inline one has sent them by now.
+    # The outcomes are worth telling, because the commit called the dispatcher, and the inline one has sent by now.
     report(model_admin, request, queued, notices.left_out(skipped))
 
 
 def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) -> tuple[list[int], Counter[str]]:
-    """Which were queued, and how many were not for which reason; all of them or, after an error, none."""
+    """Queue the messages in the caller's transaction. Return the queued keys, and the reasons for the others."""
     queued: list[int] = []
     skipped: Counter[str] = Counter()
     for chunk in in_chunks(pks):
         rows = list(lock(rows_of(chunk)))
         changed = mark.changed_since(chunk)
         spared = arrived(rows) - changed if spare else set()
-        seen = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
-        sent = services.resend_viber_messages(seen, user=user)
+        confirmed = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
+        sent = services.resend_viber_messages(confirmed, user=user)
         queued += [row.id for row in sent]
         acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
-        left = plan_resend(row for row in seen if row.id not in acted_on)
+        left = plan_resend(row for row in confirmed if row.id not in acted_on)
         skipped.update(why for _row, why in left.skipped)
         skipped.update(str(_OVERTAKEN) for _pk in changed)
         skipped.update(_("It has arrived already.") for _pk in spared)
@@ -311,7 +314,7 @@ def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) ->
 
 
 def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: OutboundViberMessage) -> None:
-    """*Save and send*, after the message was committed: whatever goes wrong here, it is kept."""
+    """Send for *Save and send*. The message is committed already, so it is kept whatever goes wrong here."""
     try:
         require_setup()
         queued = services.queue_stored_message(message, user=user_of(request))
@@ -322,5 +325,5 @@ def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: Out
     except ValidationError as error:
         tell(model_admin, request, [message.id], [(levels.ERROR, " ".join([_("It was not sent."), *error.messages]))])
         return
-    because = [] if queued else [(levels.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
-    report(model_admin, request, [message.id], because)
+    besides = [] if queued else [(levels.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
+    report(model_admin, request, [message.id], besides)

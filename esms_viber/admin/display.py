@@ -1,4 +1,4 @@
-"""How a message and its parts look: the same in the list, on its page and where a person confirms."""
+"""The look of a message and its parts: the same in the list, on its page and where a person confirms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def status_badge(message: OutboundViberMessage) -> SafeString:
 
 
 def look(status: str) -> tuple[str, str]:
-    """The class and the sign of its badge."""
+    """The colour's name and the sign of a status's badge."""
     return _TONES[status]
 
 
@@ -56,7 +56,7 @@ def phone(message: OutboundViberMessage) -> str:
 
 
 def excerpt(message: OutboundViberMessage) -> str:
-    """The beginning of the text; of a message that is an image, its address."""
+    """The beginning of the text or, without a text, of the image's address."""
     return Truncator(" ".join((message.content or message.image_url).split())).chars(60)
 
 
@@ -69,7 +69,7 @@ def price(amount: Decimal | None) -> str | None:
 
 
 def times(message: OutboundViberMessage) -> SafeString:
-    """When it was created, sent and completed, so far as it was; of what waits for a later time, that time."""
+    """The moments at which it was created, sent and completed, so far as it was, and the one that it waits for."""
     waits = message.status == Status.QUEUED and message.send_at is not None and message.send_at > timezone.now()
     named = (
         (_("created at"), message.created_at),
@@ -82,19 +82,19 @@ def times(message: OutboundViberMessage) -> SafeString:
 
 
 def meaning(code: str) -> str:
-    """An answer code with its meaning; nothing for none."""
+    """An answer code with its meaning; empty without a code."""
     return f"{code}: {describe(code).meaning}" if code else ""
 
 
 def explain(message: OutboundViberMessage) -> tuple[str, str]:
-    """Why the message is where it is, and what a person can do about it; either may be empty."""
+    """Tell why the message is where it is, and what a person can do about it. Either may be empty."""
     if message.status == Status.UNDELIVERED:
         return (
             _("eSMS reports that it was not delivered; most often the number has no Viber."),
             _("Reach this customer in another way."),
         )
     if message.status == Status.UNKNOWN:
-        # An answer with a code came, but does not tell.
+        # With a code an answer came, but the code leaves open whether eSMS took the message.
         code = message.code_result
         doubt = _("It may have been sent.") if code else _("It may have been sent: no trustworthy answer came.")
         if message.next_attempt_at:

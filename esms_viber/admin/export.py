@@ -38,7 +38,7 @@ from .routes import url_of
 SLICE = 2000
 """Rows that are in memory at a time."""
 
-_BYTE_ORDER_MARK = "\ufeff"  # without it Excel takes UTF-8 for the code page of the machine
+_BYTE_ORDER_MARK = "\ufeff"  # because without it Excel reads the code page of the machine
 _BEGINS_FORMULA = set("=+-@＝＋－＠")
 _BREAKS = set("\t\r\n")
 
@@ -74,7 +74,7 @@ _READ = tuple(name for name in _COLUMNS if name not in _OWN_TITLES)
 
 
 def export(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
-    """Select what the list shows under this query string, on all of its pages, newest first."""
+    """Send every message that the list shows under this query string, on all its pages, newest first."""
     if request.method != "GET":
         return HttpResponseNotAllowed(["GET"])
     every_page: Any = request.GET.copy()
@@ -97,30 +97,28 @@ def export(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseB
 
 
 def _file(messages: QuerySet[OutboundViberMessage]) -> Iterator[str]:
-    titles = []
-    for name in _COLUMNS:
-        title = _OWN_TITLES.get(name) or OutboundViberMessage._meta.get_field(name).verbose_name  # type: ignore[union-attr] # a field of ours has one
-        titles.append(capfirst(str(title)))
-    yield _BYTE_ORDER_MARK + _written([titles])
-    # In slices by primary key, because `iterator()` would hold a transaction open, or the client the whole result.
+    fields: dict[str, Any] = {field.name: field for field in OutboundViberMessage._meta.get_fields()}
+    titles = [_OWN_TITLES.get(name) or fields[name].verbose_name for name in _COLUMNS]
+    yield _BYTE_ORDER_MARK + _written([[capfirst(str(title)) for title in titles]])
+    # Read slices by primary key, because `iterator()` would hold a transaction open, or the client the whole result.
     messages = messages.select_related(None).only(*_READ).order_by("-pk")
-    some = list(messages[:SLICE])
-    while some:
-        yield _written([_cell(message, name) for name in _COLUMNS] for message in some)
-        some = list(messages.filter(pk__lt=some[-1].pk)[:SLICE]) if len(some) == SLICE else []
+    rows = list(messages[:SLICE])
+    while rows:
+        yield _written([_cell(message, name) for name in _COLUMNS] for message in rows)
+        rows = list(messages.filter(pk__lt=rows[-1].pk)[:SLICE]) if len(rows) == SLICE else []
 
 
 def _written(rows: Iterable[list[str]]) -> str:
-    # Excel splits lines at the list separator of its reader's region, which is ";" where the comma is in numbers.
+    # Excel splits lines at the list separator of the region, which is ";" where the comma is the decimal separator.
     delimiter = ";" if get_format("DECIMAL_SEPARATOR") == "," else ","
     text = io.StringIO()
-    # All of them quoted: where a spreadsheet splits at other signs, the rest of a text is no cell of its own.
+    # Quote every cell, because a spreadsheet that splits at another sign would make the rest of a text a new cell.
     csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue()
 
 
 def _in_context(lines: Iterator[str], language: str | None, zone: dt.tzinfo) -> Iterator[str]:
-    """Each piece in the language and time zone of the request: it is made after the middleware has ended."""
+    """Make each piece in the request's language and time zone, because the middleware has ended by then."""
     while True:
         with translation.override(language), timezone.override(zone):
             line = next(lines, None)
@@ -130,7 +128,7 @@ def _in_context(lines: Iterator[str], language: str | None, zone: dt.tzinfo) -> 
 
 
 async def _asynchronous(lines: Iterator[str]) -> AsyncIterator[str]:
-    """Under ASGI Django would read what is not asynchronous to its end before it sends anything."""
+    """Iterate asynchronously, because under ASGI Django reads any other iterator to its end before it sends."""
     while (line := await sync_to_async(lambda: next(lines, None))()) is not None:
         yield line
 
@@ -141,14 +139,14 @@ async def _asynchronous(lines: Iterator[str]) -> AsyncIterator[str]:
 def _cell(message: OutboundViberMessage, name: str) -> str:
     value = _SHOWN[name](message) if name in _SHOWN else getattr(message, name)
     cell = _local(value).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, dt.datetime) else str(value or "")
-    # An apostrophe goes before a formula, also behind what cannot be seen, because a spreadsheet would run it.
-    before = "".join(itertools.takewhile(_is_passed_over, cell))
+
+    def is_passed_over(sign: str) -> bool:
+        return sign in "\"'" or sign.isspace() or unicodedata.category(sign) in {"Cc", "Cf"}
+
+    # Put an apostrophe before a formula, because a spreadsheet would run it, also behind invisible signs.
+    before = "".join(itertools.takewhile(is_passed_over, cell))
     first = cell[len(before) : len(before) + 1]
     return f"'{cell}" if first in _BEGINS_FORMULA or _BREAKS & set(before) else cell
-
-
-def _is_passed_over(sign: str) -> bool:
-    return sign in "\"'" or sign.isspace() or unicodedata.category(sign) in {"Cc", "Cf"}
 
 
 def _local(when: dt.datetime) -> dt.datetime:
@@ -156,22 +154,14 @@ def _local(when: dt.datetime) -> dt.datetime:
 
 
 def _price(message: OutboundViberMessage) -> str:
-    """A number without grouping, with the decimal sign by which the reader's Excel knows one."""
+    """The price ungrouped, with the decimal separator by which the reader's Excel recognises a number."""
     if message.total_price is None:
         return ""
     return f"{message.total_price.normalize():f}".replace(".", str(get_format("DECIMAL_SEPARATOR")))
 
 
-def _meaning(message: OutboundViberMessage) -> str:
-    return str(describe(message.code_result).meaning) if message.code_result else ""
-
-
-def _sandbox(message: OutboundViberMessage) -> str:
-    return gettext("yes") if message.sandbox else gettext("no")
-
-
 def _type_of_related(message: OutboundViberMessage) -> str:
-    # Kept in memory by its manager, where following the relation would ask for every row.
+    # Ask the manager, because it remembers content types, and following the relation is a query for each row.
     try:
         return ContentType.objects.get_for_id(message.content_type_id).name if message.content_type_id else ""
     except ContentType.DoesNotExist:
@@ -183,7 +173,7 @@ _SHOWN: dict[str, Callable[[OutboundViberMessage], Any]] = {
     "status": OutboundViberMessage.get_status_display,
     "kind": display.kind,
     "total_price": _price,
-    "meaning": _meaning,
-    "sandbox": _sandbox,
+    "meaning": lambda message: describe(message.code_result).meaning if message.code_result else "",
+    "sandbox": lambda message: gettext("yes") if message.sandbox else gettext("no"),
     "content_type": _type_of_related,
 }

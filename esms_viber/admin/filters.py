@@ -64,7 +64,7 @@ class CampaignFilter(admin.SimpleListFilter):
 
 
 class AttentionFilter(admin.SimpleListFilter):
-    """Messages of which only a person can find out, or decide, what becomes of them."""
+    """Messages that wait until a person finds out, or decides, what becomes of them."""
 
     title = _("what needs a person")
     parameter_name = "attention"

@@ -29,7 +29,7 @@ _KIND = gettext_lazy("Kind of message")
 
 
 class KindChoice(AdminRadioSelect):
-    """A group with a name: Django 5.2 gives it none."""
+    """Radio buttons in a group with a name, because Django 5.2 gives it none."""
 
     template_name = "admin/esms_viber/outboundvibermessage/kinds.html"
 
@@ -39,7 +39,7 @@ class KindChoice(AdminRadioSelect):
 
 
 class KindField(forms.ChoiceField):
-    """An optional choice: without JavaScript all parts are shown, and the filled ones make the kind."""
+    """The choice of a kind. It is optional, because without JavaScript the filled parts decide the kind."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -51,22 +51,21 @@ class KindField(forms.ChoiceField):
         )
 
     def widget_attrs(self, widget: forms.Widget) -> dict[str, str]:
-        # For the script: the parts that each kind has, in the order of the choices.
+        # The script reads here which parts each kind has, in the order of the choices.
         return {"data-parts": " ".join(",".join(sorted(FILLED[kind])) for kind in Kind)}
 
 
 def hold_to_kind(form: forms.BaseForm, parts: Mapping[str, str]) -> None:
-    """Add an error for each part that the chosen kind lacks, or does not have; nothing where none was chosen."""
+    """Add an error for each part that the chosen kind needs and is empty, or does not have and is filled."""
     chosen = form.cleaned_data.get("kind")
     if not chosen:
         return
     wanted = FILLED[Kind(chosen)]
     for name in KIND_FIELDS:
-        if name == "content" or name not in wanted:
-            # The model's guess by the other parts is dropped, because here it is known what the message is to be.
-            errors = form.errors.as_data().get(name, ())
-            if all(error.code == "kind" for error in errors):
-                form.errors.pop(name, None)
+        is_guess = all(error.code == "kind" for error in form.errors.as_data().get(name, ()))
+        if is_guess and (name == "content" or name not in wanted):
+            # The model guesses the kind by the filled parts, and asks for this one. The choice overrules the guess.
+            form.errors.pop(name, None)
         if name in form.errors:
             continue
         if parts[name] and name not in wanted:
@@ -80,7 +79,7 @@ def show_limit(form: forms.BaseForm) -> None:
     try:
         form.fields["button_label"].widget.attrs["data-limit"] = get_settings().MAX_LABEL_LENGTH
     except ImproperlyConfigured:
-        return  # said when the form is checked
+        return  # because checking the form will tell it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Room:
 
 
 def room(messages: Iterable[OutboundViberMessage]) -> Room:
-    """The room that the longest of the messages leaves."""
+    """Tell how much room the longest of the messages leaves."""
     left = _least_left(messages)
     if left < 0:
         return Room(_take_out(-left), is_over=True)
@@ -100,17 +99,18 @@ def room(messages: Iterable[OutboundViberMessage]) -> Room:
 
 
 def tell_what_to_take_out(form: forms.BaseForm, messages: Iterable[OutboundViberMessage]) -> None:
-    """Say of what is too long for the gateway how much must go, once, and without the encoded lengths."""
+    """Put one sentence that tells how much to take out in place of the errors about a field that is too long."""
     for name, errors in form.errors.as_data().items():
         codes = {"query_length", "max_length"} if name == "content" else {"query_length"}
         too_long = [error for error in errors if error.code in codes]
         if not too_long:
             continue
-        told = excess = max((error.params or {}).get("excess", 0) for error in too_long)
+        excess = reported = max((error.params or {}).get("excess", 0) for error in too_long)
         if name == "content":
-            excess = max(told, -_least_left(messages))
-        if excess == told and not any(error.code == "query_length" for error in too_long):
-            continue  # Viber's own limit is the nearer one, and its sentence names the characters
+            excess = max(reported, -_least_left(messages))
+        if excess == reported and all(error.code == "max_length" for error in too_long):
+            # Keep the sentence about Viber's own limit, because that is the nearer one and it names the characters.
+            continue
         if name == "content":
             sentence = _take_out(excess)
         else:
@@ -141,7 +141,7 @@ def _rounded_up(number: int) -> int:
 
 
 class _Noted(forms.Widget):
-    """An input with a remark of ours below it, in one element, because Django 5.2 lays out its siblings in a row."""
+    """An input and a remark below it, in one element, because Django 5.2 lays out siblings in a row."""
 
     template_name = "admin/esms_viber/outboundvibermessage/noted.html"
     input_template: str
@@ -166,11 +166,11 @@ class NotedTextarea(_Noted, AdminTextareaWidget):
 
 _DAY_FIRST = ["%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y"]
 _LENIENCY = dt.timedelta(minutes=10)
-"""Between the choice of "now" and the form that arrives."""
+"""The time that may pass between the choice of "now" and the arrival of the form."""
 
 
 class MomentInput(AdminSplitDateTime):
-    """With a label for each of its two inputs: Django 5.2 has the words beside them, and no label."""
+    """A date and a time with a label each, because Django 5.2 only puts the words beside them."""
 
     template_name = "admin/esms_viber/outboundvibermessage/moment.html"
     label: Any = ""
@@ -180,13 +180,13 @@ class MomentInput(AdminSplitDateTime):
 
 
 class MomentField(forms.SplitDateTimeField):
-    """Takes dates with the day first where they are shown so: Django takes 05/12 for the 12th of May in Vietnamese."""
+    """A moment read day first where dates are shown so, because Django's Vietnamese reads 05/12 as the 12th of May."""
 
     def __init__(self, **options: Any) -> None:
         formats = list(get_format("DATE_INPUT_FORMATS"))
         if str(get_format("SHORT_DATE_FORMAT"))[:1] in "dj":
             formats = [*_DAY_FIRST, *(known for known in formats if not known.startswith(("%m", "%b", "%B")))]
-        # The admin's calendar writes the year first.
+        # Accept the year first, too, because the admin's calendar writes it so.
         super().__init__(**{"input_date_formats": ["%Y-%m-%d", *formats]} | options)
         now = timezone.now()
         today = (timezone.localtime(now) if timezone.is_aware(now) else now).date()
@@ -198,7 +198,7 @@ OVERRIDES: dict[str, Any] = {"form_class": MomentField, "widget": MomentInput}
 
 
 def refuse_past(form: forms.BaseForm) -> None:
-    """Add an error to a time that has passed: sent at once, or never, is hardly what was meant."""
+    """Add an error to a time that has passed, because the message would go out at once, or never."""
     now = timezone.now()
     start, end = form.cleaned_data.get("send_at"), form.cleaned_data.get("expires_at")
     if start and start < now - _LENIENCY:

@@ -36,7 +36,7 @@ def _url_input() -> AdminTextInputWidget:
 
 
 class MessageForm(BaseForm):
-    """Without a gateway set up a message can be kept as a draft all the same."""
+    """The form of one message. It accepts a draft even where no gateway is set up."""
 
     kind = KindField()
 
@@ -54,12 +54,13 @@ class MessageForm(BaseForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "content" in self.fields:  # not where the message may only be looked at
+        if "content" in self.fields:  # which a message that can only be viewed does not have
             self.initial.setdefault("kind", self.instance.kind or "")
             show_limit(self)
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc] # not in the stubs
+        # Django has called the model's own validation by now. The model knows no gateway, so its limit is checked here.
         if self.instance.kind:
             try:
                 validate_query_length(self.instance)
@@ -68,14 +69,15 @@ class MessageForm(BaseForm):
         try:
             get_settings()
         except ImproperlyConfigured as error:
-            # The limits that a message was held to are then the defaults, and perhaps not the site's.
+            # Refuse the form, because the message was held to the default limits, which may not be the site's.
             self.add_error(None, not_set_up(error))
+        # The errors of the model and the gateway are on the fields now. Say them as a person at the form needs them.
         hold_to_kind(self, vars(self.instance))
         tell_what_to_take_out(self, [self.instance])
         refuse_past(self)
 
 
 def fingerprint(form_id: str, message: OutboundViberMessage) -> str:
-    """The same for a form that is posted twice with the same content, as by a double click."""
+    """Return the digest of a form and its content: the same if a double click posts the form twice."""
     values = [str(getattr(message, name)) for name in message.CALLERS_COLUMNS]
     return hashlib.sha256(json.dumps([form_id, *values]).encode()).hexdigest()

@@ -25,7 +25,7 @@ else:
 
 
 class ShownMessages(FormSet):
-    """The latest messages, to be looked at: of what is posted with the page nothing is read."""
+    """The latest messages, for viewing only: anything that is posted with the page is ignored."""
 
     most_shown = 50
 
@@ -56,7 +56,7 @@ class ShownMessages(FormSet):
 
 
 class ViberMessageInline(MessageColumns, GenericTabularInline):
-    """For the `inlines` of a site's own ModelAdmin: the messages of the object, newest first, to be looked at only."""
+    """The messages of an object, newest first, for viewing only: for the `inlines` of a site's own ModelAdmin."""
 
     model = OutboundViberMessage
     formset = ShownMessages  # type: ignore[assignment] # the stubs know the formsets of foreign keys only
@@ -70,7 +70,7 @@ class ViberMessageInline(MessageColumns, GenericTabularInline):
 
     @admin.display(description=_("phone"))
     def phone_column(self, message: OutboundViberMessage) -> str:
-        """Leads to the message, where this admin has messages."""
+        """Link the phone to the message, if this admin site has messages."""
         phone = super().phone_column(message)
         if not self.has_registered_model:
             return phone

@@ -31,7 +31,7 @@ DELIVERY_TIMES = (
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The list of messages, as a query string narrows it."""
+    """The list of messages, narrowed by the filters of a query string."""
 
     url: str
     filters: dict[str, str] = field(default_factory=lambda: {"sandbox__exact": "0"})
@@ -60,7 +60,7 @@ class Listing:
 
 
 class DeliveryTimeFilter(admin.SimpleListFilter):
-    """Deliveries by what they took; offered only to who comes from the number of them."""
+    """Delivered messages by the time that it took. The filter is shown only once a link from the figures has set it."""
 
     title = _("time to delivery")
     parameter_name = "delivered_in"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
@@ -64,7 +63,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
         return checked(form, form.longest)
     form = MailingForm(model_admin, request, request.POST, request.FILES)
     if STORE in request.POST:
-        # The script sends a part of the list; after all of them comes `CONFIRM`, with nothing new in it.
+        # The script posts the list part by part, and then `CONFIRM`, which holds nothing new.
         if not form.is_valid():
             sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
             return JsonResponse({"error": " ".join(sentences)}, status=400)
@@ -106,7 +105,7 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
 
 
 def _remarks(recipients: Recipients) -> list[str]:
-    """Tell what was decided when the list was read, because it may be meant otherwise."""
+    """Tell how the list was read, because it may have been meant otherwise."""
     remarks = []
     if recipients.header_line:
         remarks.append(
@@ -131,7 +130,7 @@ class Sample:
 def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
     found, standing = form.review, queue_status.obstacles()
     longest = max((message for _person, message in found.ready), key=lambda m: len(m.content), default=None)
-    # The first, the longest and the last, in their order; one from the middle where two of these are the same.
+    # Show the first, the longest and the last, with one from the middle if the longest is the first or the last.
     last = len(found.ready) - 1
     at = next((n for n, (_person, message) in enumerate(found.ready) if message is longest), 0)
     chosen = {0, at, last} if 0 < at < last else {0, last // 2, last}
@@ -180,14 +179,21 @@ class Money:
     cost: str
     balance: str
     remark: str
-    """How old the balance is."""
+    """The age of the balance."""
     suffices: bool
 
 
 def _money(
     model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm, standing: queue_status.Queue
 ) -> Money:
-    cost, known = _cost(form), _balance(model_admin, request)
+    cost: Decimal | None = Decimal(0)
+    if not form.mailing.is_rehearsal:
+        cost = estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
+    try:
+        known = account.ask() if BALANCE in request.POST else account.remembered()
+    except account.BalanceUnavailable as error:
+        model_admin.message_user(request, str(error), levels.ERROR)
+        known = None
     return Money(
         cost="" if cost is None else dong(cost),
         balance=dong(known.amount) if known else "",
@@ -196,38 +202,43 @@ def _money(
     )
 
 
-def _cost(form: MailingForm) -> Decimal | None:
-    if form.mailing.is_rehearsal:
-        return Decimal(0)
-    return estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
-
-
-def _balance(model_admin: MessageAdminBase, request: HttpRequest) -> account.Balance | None:
-    try:
-        return account.ask() if BALANCE in request.POST else account.remembered()
-    except account.BalanceUnavailable as error:
-        model_admin.message_user(request, str(error), levels.ERROR)
-        return None
-
-
 # -- queueing ----------------------------------------------------------------------------------------------------------
 
 
 def _send(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
+    campaign = form.mailing.campaign
     new = mailings.store(form.mailing, form.review, user=user_of(request)) + _stored_before(request)
-    mailings.send_inline(form.mailing.campaign)
-    for level, sentence in _what_came_of_it(form.mailing, new):
-        model_admin.message_user(request, sentence, level)
+    mailings.send_inline(campaign)
+    if new:
+        sentence = ngettext(
+            "One message of the campaign “%(campaign)s” was stored to be sent.",
+            "%(count)s messages of the campaign “%(campaign)s” were stored to be sent.",
+            new,
+        ) % {"campaign": campaign, "count": grouped(new)}
+        model_admin.message_user(request, sentence, levels.SUCCESS)
+        rows = OutboundViberMessage.objects.for_writing().filter(campaign=campaign)
+        waiting = rows.queued().filter(next_attempt_at__lte=timezone.now()).count()
+    else:
+        sentence = _("No message was stored: nobody in the list can get one, or everybody has one already.")
+        model_admin.message_user(request, sentence, levels.WARNING)
+        waiting = 0
+    if waiting:
+        sentence = ngettext(
+            "One message of the campaign waits in the queue. It goes out when waiting messages are sent next.",
+            "%(count)s messages of the campaign wait in the queue. They go out when waiting messages are sent next.",
+            waiting,
+        ) % {"count": grouped(waiting)}
+        model_admin.message_user(request, sentence, levels.INFO)
     if not model_admin.has_view_permission(request):
         return HttpResponseRedirect(request.path)
     if form.mailing.is_rehearsal:
-        # To the list, because the page of a campaign counts none of these.
+        # Show the list, because the page of a campaign counts no rehearsals.
         return HttpResponseRedirect(_listed(model_admin, form.mailing))
-    return HttpResponseRedirect(campaign_url(model_admin, form.mailing.campaign))
+    return HttpResponseRedirect(campaign_url(model_admin, campaign))
 
 
 def _stored_before(request: HttpRequest) -> int:
-    """The script's count of the parts before this one, which is only shown."""
+    """Return how many messages the script says it stored before. Trust it with nothing: the number is only shown."""
     counted = request.POST.get("new", "")
     return int(counted) if counted.isdecimal() and len(counted) < 6 else 0
 
@@ -247,26 +258,6 @@ def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest, fo
         url = _listed(model_admin, form.mailing, status__exact=Status.QUEUED.value)
         sentence = format_html('{} <a href="{}">{}</a>', sentence, url, _("Show what waits"))
     model_admin.message_user(request, sentence, levels.WARNING)
-
-
-def _what_came_of_it(mailing: mailings.Mailing, new: int) -> Iterator[tuple[int, str]]:
-    if not new:
-        yield levels.WARNING, _("No message was stored: nobody in the list can get one, or everybody has one already.")
-        return
-    stored = ngettext(
-        "One message of the campaign “%(campaign)s” was stored to be sent.",
-        "%(count)s messages of the campaign “%(campaign)s” were stored to be sent.",
-        new,
-    )
-    yield levels.SUCCESS, stored % {"campaign": mailing.campaign, "count": grouped(new)}
-    rows = OutboundViberMessage.objects.for_writing().filter(campaign=mailing.campaign)
-    if waiting := rows.queued().filter(next_attempt_at__lte=timezone.now()).count():
-        sentence = ngettext(
-            "One message of the campaign waits in the queue. It goes out when waiting messages are sent next.",
-            "%(count)s messages of the campaign wait in the queue. They go out when waiting messages are sent next.",
-            waiting,
-        )
-        yield levels.INFO, sentence % {"count": grouped(waiting)}
 
 
 def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing, **more: str) -> str:

@@ -40,14 +40,14 @@ from .notices import not_set_up
 
 logger = logging.getLogger("esms_viber")
 
-_OF_THE_MESSAGE = ("campaign", *KIND_FIELDS, "brandname", "send_at", "expires_at", "sandbox")
-_SOMEBODY = "0901888484"
+_MESSAGE_FIELDS = ("campaign", *KIND_FIELDS, "brandname", "send_at", "expires_at", "sandbox")
+_ANY_PHONE = "0901888484"
 _ROOM_FOR_THE_REST = 200_000
 """Bytes that the other fields of the form may take beside the list."""
 
 
 class MailingForm(forms.Form):
-    """Valid, it has a `mailing`, its `recipients` and, unless it is only checked while typing, their `review`."""
+    """The message and the list. A valid form has a `mailing` and, unless `typing`, `recipients` and a `review`."""
 
     kind = KindField()
     phones = forms.CharField(
@@ -59,7 +59,7 @@ class MailingForm(forms.Form):
     file = forms.FileField(
         label=gettext_lazy("Or a CSV file"),
         required=False,
-        allow_empty_file=True,  # told in our words
+        allow_empty_file=True,  # because `read_csv()` refuses it in our words
         widget=forms.FileInput(attrs={"accept": ".csv,.txt,text/csv,text/plain"}),
         help_text=gettext_lazy(
             "Its first line names the columns, one of them “phone”. Write {first name} in the text for what the "
@@ -67,9 +67,9 @@ class MailingForm(forms.Form):
         ),
     )
     rows = forms.CharField(required=False, widget=forms.HiddenInput())
-    """A list that was read before, so that no file has to be given twice."""
+    """The list as it was read before, so that nobody has to choose the file again."""
     phone_column = forms.CharField(required=False)
-    """Which column to take the phones of, where more than one holds some; the template shows the choice."""
+    """The column whose phones are used, where several hold phones. The template shows the choice."""
 
     mailing: Mailing
     recipients: Recipients
@@ -83,7 +83,7 @@ class MailingForm(forms.Form):
         made_by_admin = partial(model_admin.formfield_for_dbfield, request=request)
         self.fields |= fields_for_model(
             OutboundViberMessage,
-            fields=_OF_THE_MESSAGE,
+            fields=_MESSAGE_FIELDS,
             widgets=MessageForm.Meta.widgets,
             formfield_callback=made_by_admin,
         )
@@ -96,7 +96,7 @@ class MailingForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         texts = {name: normalize_text(data.get(name)) for name in ("campaign", *KIND_FIELDS, "brandname")}
-        # Like the model's own: only the message itself keeps spaces at its ends.
+        # Strip them as the model does, because only the text itself keeps spaces at its ends.
         texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
         self.mailing = Mailing(
             **texts,
@@ -106,7 +106,10 @@ class MailingForm(forms.Form):
         )
         refuse_past(self)
         hold_to_kind(self, {name: getattr(self.mailing, name) for name in KIND_FIELDS})
-        self._check_text() if self._typing else self._check_list()
+        if self._typing:
+            self._check_text()
+        else:
+            self._check_list()
         tell_what_to_take_out(self, self.longest)
         try:
             require_setup()
@@ -119,19 +122,20 @@ class MailingForm(forms.Form):
     # -- while typing --------------------------------------------------------------------------------------------------
 
     def _check_text(self) -> None:
-        """Check the text for somebody with the longest value of each column; without a list, with the braces.
+        """Validate the longest messages, and show the errors of the first that is refused.
 
-        A link that waits for its values is none yet.
+        Errors of a link with braces are left out, because it becomes a link only with the values of a line.
         """
-        links = ("image_url", "button_url")
+        open_links = {name for name in ("image_url", "button_url") if "{" in getattr(self.mailing, name)}
         for message in self.longest:
             try:
                 creation.validate(message)
             except ValidationError as error:
-                self._take_over(error, leave={name for name in links if "{" in getattr(self.mailing, name)})
+                self._add_errors(error, leave=open_links)
                 break
 
-    def _take_over(self, error: ValidationError, leave: set[str]) -> None:
+    def _add_errors(self, error: ValidationError, leave: set[str]) -> None:
+        """Add a message's errors, by the names of its fields, to the fields of this form."""
         for name, errors in error.error_dict.items():
             if name in self.fields and name not in leave:
                 self.add_error(name, errors)
@@ -140,18 +144,18 @@ class MailingForm(forms.Form):
 
     @property
     def longest(self) -> list[OutboundViberMessage]:
-        """The messages among which the longest is: with the longest values that a list has, once there is one."""
+        """Return messages, one of them the longest: with the longest values of the list or, without one, the braces."""
         mailing = getattr(self, "mailing", Mailing(campaign=""))
         try:
             lines = self._longest_lines or Recipients.from_json(self.data.get("longest", ""))
         except UnreadableList:
-            return [mailing.message(_SOMEBODY, {})]
+            return [mailing.message(_ANY_PHONE, {})]
         values = [dict(zip(lines.columns, person.values, strict=True)) for person in lines.people]
-        return [mailing.message(_SOMEBODY, each) for each in values]
+        return [mailing.message(_ANY_PHONE, each) for each in values]
 
     @cached_property
     def _longest_lines(self) -> Recipients | None:
-        """For each column the line that has most in it."""
+        """Find for each column the line with the longest value."""
         known = getattr(self, "recipients", None)
         if known is None or not known.columns:
             return None
@@ -163,7 +167,7 @@ class MailingForm(forms.Form):
         return Recipients(known.columns, tuple(dict.fromkeys(longest.values())))
 
     def show_room(self) -> None:
-        """Below the text; the script sends the longest lines along when it asks while somebody types."""
+        """Show below the text how much room is left. The script posts the longest lines back while somebody types."""
         text = self.fields["content"].widget
         text.room = room(self.longest)
         if self._longest_lines:
@@ -177,21 +181,34 @@ class MailingForm(forms.Form):
         except UnreadableList as error:
             self.add_error("file" if self.cleaned_data.get("file") else "phones", str(error))
             return
-        self._refuse_unknown_columns()
-        if self.errors:
-            return
-        self.review = review(self.mailing, self.recipients)
+        columns = self.recipients.columns
+        for name in self.mailing.unknown_columns(columns):
+            field = next(f for f in KIND_FIELDS if f"{{{name}}}" in getattr(self.mailing, f))
+            if columns:
+                sentence = _("No column is called “%(name)s”. The columns are: %(columns)s.")
+            else:
+                sentence = _(
+                    "The phones come without a column “%(name)s”. Give a CSV file, or take it out of the text."
+                )
+            self.add_error(field, sentence % {"name": visible(name), "columns": ", ".join(columns)})
+        if not self.errors:
+            self.review = review(self.mailing, self.recipients)
 
     def blame_text(self) -> bool:
-        """Where nobody could get the message, add what is wrong with it to its fields, if it is not the phones."""
+        """If every line was refused, add the first error to the text, unless it is about the phone or an empty column.
+
+        Return whether the form has errors now.
+        """
         refused = self.review.refused
-        if len(refused) == len(self.recipients.people) and hasattr(refused[0][1], "error_dict"):
-            self._take_over(refused[0][1], leave={"phone"})
-            tell_what_to_take_out(self, self.longest)
+        if len(refused) == len(self.recipients.people):
+            _person, error = refused[0]
+            if hasattr(error, "error_dict"):  # because the error about an empty column names no field
+                self._add_errors(error, leave={"phone"})
+                tell_what_to_take_out(self, self.longest)
         return bool(self.errors)
 
     def keep_list(self) -> Recipients | None:
-        """A list with columns that was read, to be sent along. One of phones alone is pasted, to be mended there."""
+        """Return a list with columns, for a hidden field. Put one of phones alone into `phones`, to be edited there."""
         kept = getattr(self, "recipients", None)
         if kept is None or kept.columns:
             return kept
@@ -217,15 +234,3 @@ class MailingForm(forms.Form):
         if most is not None and len(found.as_json().encode()) > most - _ROOM_FOR_THE_REST:
             raise UnreadableList(_("The list is too large for one go. Leave out columns, or divide it."))
         return found
-
-    def _refuse_unknown_columns(self) -> None:
-        columns = self.recipients.columns
-        for name in self.mailing.unknown_columns(columns):
-            field = next(f for f in KIND_FIELDS if f"{{{name}}}" in getattr(self.mailing, f))
-            if columns:
-                sentence = _("No column is called “%(name)s”. The columns are: %(columns)s.")
-            else:
-                sentence = _(
-                    "The phones come without a column “%(name)s”. Give a CSV file, or take it out of the text."
-                )
-            self.add_error(field, sentence % {"name": visible(name), "columns": ", ".join(columns)})

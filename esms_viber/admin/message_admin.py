@@ -52,7 +52,7 @@ FORM_ID = "_form_id"
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
 _TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
 _LOOKED_AT = {"kind": "kind_field", "campaign": "campaign_field"}
-"""What stands instead of a field where nothing can be changed."""
+"""The column that replaces a form field where the message can only be viewed."""
 
 _HAPPENED = (
     "status_field",
@@ -70,7 +70,7 @@ _DETAILS = ("created_at", "queued_at", "attempts", "sms_id", "request_id", "netw
 
 @admin.register(OutboundViberMessage)
 class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
-    # Named, though Django would find it: mixins extend what is named here, and Django's own where nothing is.
+    # Named although Django would find them, because mixins extend the template named here, or else Django's own.
     change_list_template = f"{FOLDER}/change_list.html"
     change_form_template = f"{FOLDER}/change_form.html"
     form = MessageForm
@@ -121,29 +121,26 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         actions = set(request.POST.getlist("action"))
         if ACTIONS.keys() & actions and not self.has_send_permission(request):
             raise PermissionDenied
-        # Lazy, because most posts lead to another page and never show it.
+        # Look at the queue lazily, because most posts lead to another page and never show it.
         context = {
             "viber_queue": SimpleLazyObject(queue_status.look),
             "viber_send_to_many": self.has_send_permission(request) and self.has_add_permission(request),
             **(extra_context or {}),
         }
-        # Only if no action of ours is meant (there may be two bars), because no transaction may enclose a call.
         if actions == {"delete_selected"}:
-            response = self._delete_selected(request, context)
+            # Delete in one transaction with Django's log of it, but only if neither of the two action bars names an
+            # action of ours, because no transaction may enclose a call to eSMS.
+            try:
+                with in_one_transaction(request):
+                    response = super().changelist_view(request, context)
+            except MessageNotEditable:
+                sentence = _("Nothing was deleted: something was handed over for sending in the meantime.")
+                self.message_user(request, sentence, levels.ERROR)
+                return HttpResponseRedirect(request.get_full_path())
         else:
             response = super().changelist_view(request, context)
-        is_list = "cl" in (getattr(response, "context_data", None) or {})  # and not what an action asks first
+        is_list = "cl" in (getattr(response, "context_data", None) or {})  # because an action may ask on its own page
         return framed(response, "list_frame") if is_list else response
-
-    def _delete_selected(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
-        try:
-            # In one transaction with what Django logs as deleted.
-            with in_one_transaction(request):
-                return super().changelist_view(request, context)
-        except MessageNotEditable:
-            sentence = _("Nothing was deleted: something was handed over for sending in the meantime.")
-            self.message_user(request, sentence, levels.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
 
     # -- the page of one message ---------------------------------------------------------------------------------------
 
@@ -163,22 +160,25 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         except MessageNotEditable:
             return self._refuse_edit(request)
         except PermissionDenied:
-            # Django forbids to change what was handed over since the page was shown, which calls for a sentence.
+            # Tell it in a sentence if the message was handed over since its page was shown: Django only refuses.
             if request.method == "POST" and object_id is not None and self.has_change_permission(request):
                 message = self.get_object(request, unquote(object_id))
                 if message is not None and not message.is_editable:
                     return self._refuse_edit(request)
             raise
         except IntegrityError:
-            mark = getattr(request, "_esms_viber_fingerprint", None)
-            if mark and (first := _message_with(mark)):
+            rolled_back = vars(request).pop("_esms_viber_message", None)
+            if rolled_back and (first := _stored_by_first_post(request, rolled_back)):
                 return self._answer_second_post(request, first)
-            # Another request took the dedupe key in between: now the form finds it, and says so.
+            # Check the form again, because another request has just taken the dedupe key: now the form says so.
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
-        if first := _stored_by_a_post_before(request, response):
+        # The form may also refuse a second post, because the first one has stored the dedupe key.
+        adminform = (getattr(response, "context_data", None) or {}).get("adminform")
+        form = adminform.form if adminform else None
+        if form and "dedupe_key" in form.errors and (first := _stored_by_first_post(request, form.instance)):
             return self._answer_second_post(request, first)
-        # The transaction has ended here. Before the commit nothing may be sent, nor anybody be told of it.
-        saved: OutboundViberMessage | None = getattr(request, "_esms_viber_saved", None)
+        # Send only here, because the transaction has been committed: a rollback would not bring the message back.
+        saved: OutboundViberMessage | None = getattr(request, "_esms_viber_message", None)
         if SEND in request.POST and saved:
             send_saved(self, request, saved)
         return response
@@ -199,14 +199,15 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: OutboundViberMessage, form: Any, change: bool) -> None:
+        request._esms_viber_message = obj  # type: ignore[attr-defined] # read by changeform_view()
         obj.keep_draft = True
         super().save_model(request, obj, form, change)
         if not change:
+            # A fingerprint is unique, so the second post of a double click fails here and is rolled back.
             written = gettext_noop("Written in the admin.")
             lifecycle.note([obj], written, user=request.user, fingerprint=_fingerprint(request, obj))
-        elif {*form.changed_data} - {"kind"}:  # which is no column, and follows from the others
+        elif {*form.changed_data} - {"kind"}:  # because the kind is no column, and follows from the others
             lifecycle.note([obj], gettext_noop("Changed in the admin."), user=request.user)
-        request._esms_viber_saved = obj  # type: ignore[attr-defined] # ours, for this request
 
     def response_add(
         self, request: HttpRequest, obj: OutboundViberMessage, post_url_continue: str | None = None
@@ -226,7 +227,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     # -- checking while it is written ----------------------------------------------------------------------------------
 
     def _check(self, request: HttpRequest, object_id: str | None) -> HttpResponse:
-        """Answer what saving the form would say, without saving it."""
+        """Answer with the errors that saving the form would show, without saving it."""
         message = None if object_id is None else self.get_object(request, unquote(object_id))
         if message is None and (object_id is not None or not self.has_add_permission(request)):
             raise PermissionDenied
@@ -244,6 +245,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return HttpResponseRedirect(request.get_full_path())
 
     def _answer_second_post(self, request: HttpRequest, first: OutboundViberMessage) -> HttpResponse:
+        """Answer the second post of a double click with the message that the first post has stored."""
         told = [(levels.INFO, _("The form arrived twice; the message was stored once."))]
         report(self, request, [first.id], told)
         return self.response_post_save_add(request, first)
@@ -260,11 +262,11 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         obj: OutboundViberMessage | None = None,
     ) -> Any:
         form = context["adminform"].form
-        written: OutboundViberMessage = form.instance  # as it was typed, also where the form was refused
+        written: OutboundViberMessage = form.instance  # which holds what was typed, even if the form was refused
         if "content" in form.fields:
             form.fields["content"].widget.room = room([written])
         may_save = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
-        # The form has an id of its own in the page where the site has registered a proxy or child of the model.
+        # *Save and send* stands apart and names the form by its id, because a proxy or child has Django's submit row.
         form_apart = f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
         context |= {
             "viber_queue": queue_status.obstacles() if obj is None or obj.status in WAITING else None,
@@ -288,16 +290,16 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return framed(response, "message_frame")
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
-        """The buttons for what may be done with the message now, beside editing it."""
+        """Return the buttons for what may be done with the message now, apart from editing it."""
         if not self.has_send_permission(request):
             return []
         buttons = []
         status = message.status
-        # What may be changed is sent by *Save and send* instead, because that sends what has been typed.
+        # Offer *Save and send* alone where the message can be changed, because that sends what has been typed.
         is_sent_by_form = self.has_change_permission(request, message)
         if status not in {Status.QUEUED, Status.SENDING} and not is_repeated(message) and not is_sent_by_form:
             buttons.append(("send_selected", _("Send…") if message.is_editable else _("Send again…")))
-        if status == Status.UNKNOWN and message.next_attempt_at:
+        if is_repeated(message):
             buttons.append(("cancel_selected", _("Stop repeating")))
         elif status in {Status.DRAFT, Status.QUEUED}:
             buttons.append(("cancel_selected", _("Cancel this message")))
@@ -315,7 +317,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         if obj is not None and not self.has_change_permission(request, obj):
             written, terms = (_filled(obj, tuple(_LOOKED_AT.get(n, n) for n in names)) for names in (written, terms))
         elif obj is not None and obj.status != Status.DRAFT:
-            # To send again what failed or was cancelled forgets both times, so there is no use in writing them.
+            # Leave out both times, because sending a failed or cancelled message again clears them.
             terms = tuple(name for name in terms if name not in {"send_at", "expires_at"})
         fieldsets = [(None, {"fields": written}), (gettext_lazy("Sending"), {"fields": terms})]
         if obj is None:
@@ -331,7 +333,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         return (*shown, *(_HAPPENED + _DETAILS if obj else ()))
 
     def get_exclude(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
-        """A site may leave out or only show any of the terms, but not what the message is made of."""
+        """Let a site exclude any of the terms, but none of the parts that the message is made of."""
         return [name for name in super().get_exclude(request, obj) or () if name not in _WRITTEN]
 
     @admin.display(description=gettext_lazy("kind"))
@@ -396,22 +398,15 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
 def _fingerprint(request: HttpRequest, message: OutboundViberMessage) -> str | None:
     form_id = request.POST.get(FORM_ID)
-    request._esms_viber_fingerprint = fingerprint(form_id, message) if form_id else None  # type: ignore[attr-defined] # ours
-    return getattr(request, "_esms_viber_fingerprint", None)
+    return fingerprint(form_id, message) if form_id else None
 
 
-def _stored_by_a_post_before(request: HttpRequest, response: HttpResponse) -> OutboundViberMessage | None:
-    """Find the first message where the form was refused because that one has its dedupe key."""
-    adminform = (getattr(response, "context_data", None) or {}).get("adminform")
-    form_id = request.POST.get(FORM_ID)
-    if not form_id or adminform is None or "dedupe_key" not in adminform.form.errors:
+def _stored_by_first_post(request: HttpRequest, message: OutboundViberMessage) -> OutboundViberMessage | None:
+    """Find what an earlier post of the same form with the same content has stored: a double click posts it twice."""
+    mark = _fingerprint(request, message)
+    if mark is None:
         return None
-    return _message_with(fingerprint(form_id, adminform.form.instance))
-
-
-def _message_with(mark: str) -> OutboundViberMessage | None:
-    events = ViberMessageEvent.objects.for_writing().filter(fingerprint=mark)
-    event = events.select_related("message").first()
+    event = ViberMessageEvent.objects.for_writing().filter(fingerprint=mark).select_related("message").first()
     return event.message if event else None
 
 
@@ -420,7 +415,7 @@ def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str,
 
 
 def _has_something(message: OutboundViberMessage, name: str) -> bool:
-    """Is there anything to show? Asks the database nothing."""
+    """Tell whether a field has anything to show, without a query."""
     match name:
         case "status_field" | "kind_field":
             return True
@@ -443,5 +438,5 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
 
 
 def _had_its_time(message: OutboundViberMessage) -> bool:
-    """Was it cancelled while it waited for its time? To send it again forgets that one."""
+    """Tell whether it was cancelled while it waited for its time, which is cleared if it is sent again."""
     return message.status == Status.CANCELLED and message.send_at is not None

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esms_viber")
 
 FROM_PAGE = "from_page"
-"""Posted by the buttons on a message's own page, to which the answer then leads back."""
+"""The parameter that the buttons on a message's own page post, so that the answer leads back there."""
 
 
 def user_of(request: HttpRequest) -> AbstractBaseUser:
-    """Somebody: the admin lets no one else in."""
+    """Return the user, who is never anonymous, because the admin lets nobody in without a login."""
     return cast("AbstractBaseUser", request.user)
 
 
@@ -135,7 +135,7 @@ _HEADS = {
 
 
 def outcomes(messages: Iterable[OutboundViberMessage]) -> Iterator[Notice]:
-    """Where the messages stand now, the good news first."""
+    """Tell where the messages stand now, the good news first."""
     counted = Counter((Status(message.status), reason(message)) for message in messages)
     for status, (level, head) in _HEADS.items():
         reasons = Counter({why: n for (found, why), n in counted.items() if found == status})
@@ -151,7 +151,7 @@ def _most(reasons: Counter[str]) -> Iterator[tuple[str, int]]:
 
 
 def reason(message: OutboundViberMessage) -> str:
-    """Say of one message what its status alone does not tell."""
+    """Tell of one message what its status alone does not tell."""
     match message.status:
         case Status.SENT if message.sandbox:
             return _("It went to the sandbox: eSMS checked it, and neither delivers nor charges it.")
@@ -189,6 +189,6 @@ def left_out(skipped: Counter[str]) -> Iterator[Notice]:
 
 
 def about(message: OutboundViberMessage, url: str, told: Iterable[Notice]) -> Iterator[Notice]:
-    """The same sentences, each beginning with the one message that it is about, as a link."""
+    """Begin each sentence with a link to the message that it is about."""
     for level, text in told:
         yield level, format_html('<a href="{}">{}</a>: {}', url, display.phone(message), text)

@@ -28,7 +28,7 @@ class Bubble:
     text: str
     image_url: str
     image: str
-    """Where the browser may take the picture from; empty: from nowhere, and its address is shown instead."""
+    """The address from which the browser may load the picture. If it is empty, `image_url` is shown as text instead."""
     button_label: str
     button_url: str
 
@@ -46,7 +46,7 @@ def bubble(message: OutboundViberMessage, request: HttpRequest) -> Bubble:
 
 
 def own_brand() -> str:
-    """The site's; empty where the settings are in disorder, which the page need not fail for."""
+    """Return the site's brand name; empty where the settings are wrong, because the page must open all the same."""
     try:
         return get_settings().BRANDNAME
     except ImproperlyConfigured:
@@ -54,9 +54,9 @@ def own_brand() -> str:
 
 
 def _local(url: str, host: str) -> str:
-    """The path of a picture on this very host; nobody who looks at a message is to be seen by another one.
+    """Return the path of a picture on this host; empty for every other address.
 
-    Only what is named as a picture: no other address of the site is to be called by whoever looks at a message.
+    Another host would learn who looks at a message. Another address of the site might do something when it is called.
     """
     try:
         parts = urlsplit(url)
@@ -64,15 +64,12 @@ def _local(url: str, host: str) -> str:
         return ""
     if parts.scheme != "https" or parts.netloc != host or not parts.path.lower().endswith(_IMAGES):
         return ""
-    # One slash: two would name a host, and browsers take a backslash for one.
+    # Begin with one slash only, because two name a host, and browsers read a backslash as a slash.
     return "/" + parts.path.lstrip("/\\") + (f"?{parts.query}" if parts.query else "")
 
 
 def checked(form: forms.BaseForm, messages: list[OutboundViberMessage]) -> JsonResponse:
-    """The errors of a checked form by field, in the sentences that saving it would answer with.
-
-    And what its phone becomes, and how much room is left in the longest of the messages.
-    """
+    """Answer with a form's errors by field, its phone as it would be stored, and the room that the messages leave."""
     errors = {name: [str(sentence) for sentence in sentences] for name, sentences in form.errors.items()}
     try:
         found = normalize_phone(str(form.data.get("phone", "")))

@@ -1,4 +1,4 @@
-"""How the queue stands, above the list: what is in the way, what a person has to decide, how much waits."""
+"""The state of the queue, shown above the list: obstacles, decisions for a person, and how much waits."""
 
 from __future__ import annotations
 
@@ -26,19 +26,27 @@ class Queue:
 
     obstacles: list[str]
     decisions: list[tuple[str, str]]
-    """With the filter that lists the messages."""
+    """A sentence, and the filter that lists its messages."""
     counts: list[tuple[str, int, str, str]]
-    """Name, number, remark and filter of what there is any of."""
+    """Name, number, remark and filter of each status that has messages."""
     last_call_at: dt.datetime | None
     remarks: list[str] = field(default_factory=list)
-    """What keeps no message, but its report."""
+    """Problems that keep no message from being sent, but its delivery report from arriving."""
 
 
 def look() -> Queue:
     status = get_queue_status()
+    due = stuck = ""
+    if status.due:
+        since = formatting.moment(status.oldest_due_at)
+        due = _("%(count)d due, the oldest since %(time)s") % {"count": status.due, "time": since}
+    if status.stuck:
+        stuck = ngettext(
+            "one of them by a worker that is gone", "%(count)d of them by a worker that is gone", status.stuck
+        ) % {"count": status.stuck}
     counts = [
-        (Status.QUEUED, status.queued, _due(status.due, formatting.moment(status.oldest_due_at))),
-        (Status.SENDING, status.sending, _stuck(status.stuck)),
+        (Status.QUEUED, status.queued, due),
+        (Status.SENDING, status.sending, stuck),
         (Status.UNKNOWN, status.unknown, ""),
     ]
     return Queue(
@@ -57,7 +65,7 @@ def look() -> Queue:
 
 
 def obstacles() -> Queue:
-    """Only what is in the way: for pages that are about something else."""
+    """Return only what is in the way, for pages that are about something else."""
     status = get_queue_status()
     return Queue(status.obstacles(), [], [], status.last_call_at, _remarks())
 
@@ -77,22 +85,8 @@ def _remarks() -> list[str]:
 
 
 def balance_remark(known: Balance, queue: Queue) -> str:
-    """How old it is."""
+    """Tell how old the balance is, and whether messages went out since."""
     at = formatting.moment(known.at)
     if queue.last_call_at and queue.last_call_at > known.at:
         return _("at %(time)s; messages went out since then") % {"time": at}
     return _("at %(time)s") % {"time": at}
-
-
-def _due(count: int, since: str | None) -> str:
-    if not count:
-        return ""
-    return _("%(count)d due, the oldest since %(time)s") % {"count": count, "time": since}
-
-
-def _stuck(count: int) -> str:
-    if not count:
-        return ""
-    return ngettext("one of them by a worker that is gone", "%(count)d of them by a worker that is gone", count) % {
-        "count": count
-    }

@@ -1,4 +1,4 @@
-"""Pages of the app's own beside the list: how they are reached, by whom, and what frames them."""
+"""The app's own pages beside the list: their addresses, permissions and frames."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .base import MessageAdminBase
 View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]
 
 FOLDER = "admin/esms_viber/outboundvibermessage"
-"""Of the templates."""
+"""The folder of the templates."""
 
 
 def route(model_admin: MessageAdminBase, address: str, view: View, *, permission: str) -> URLPattern:
-    """A page under the list's address, named after its view, for staff who may `view`, `add`, `change` or `send`.
+    """Make a URL under the list's, named after its view, for staff who may `view`, `add`, `change` or `send`.
 
     Address and name begin with "viber", because packages for the admin have taken the plain words: `export/` of
-    django-import-export stands before ours wherever its mixin does. The view runs outside of any transaction, whatever
-    `ATOMIC_REQUESTS` says.
+    django-import-export would come before ours wherever its mixin does. The view runs outside of any transaction, even
+    under `ATOMIC_REQUESTS`.
     """
 
     def guarded(request: HttpRequest) -> HttpResponseBase:
@@ -49,15 +49,15 @@ def url_of(model_admin: MessageAdminBase, name: str) -> str:
 
 
 def _prefix(model_admin: MessageAdminBase) -> str:
-    """Django's own, of the model that is registered: the message, or a site's proxy or child of it."""
+    """Return the beginning of Django's URL names for the registered model, which may be a site's proxy or child."""
     return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}"
 
 
 def framed(response: HttpResponse, template: str) -> HttpResponse:
-    """Show a page of Django's within `template` of ours, which extends whatever template the page was to have.
+    """Show a page of Django's in our `template`, which extends the template that the page would have had.
 
-    That one may be Django's, a theme's, a mixin's or the site's. Ours asks of it nothing but the block `content`, which
-    every page of an admin has.
+    That one may be Django's, a theme's, a mixin's or the site's. Ours needs only its block `content`, which every page
+    of an admin has.
     """
     if isinstance(response, TemplateResponse) and not response.is_rendered:
         response.context_data = {
@@ -69,6 +69,6 @@ def framed(response: HttpResponse, template: str) -> HttpResponse:
 
 
 def render(model_admin: MessageAdminBase, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
-    """A page in the admin's frame; `context` names its `title`."""
+    """Render a page in the admin's frame. `context` has to hold its `title`."""
     context = {**model_admin.admin_site.each_context(request), "opts": model_admin.opts, **context}
     return TemplateResponse(request, f"{FOLDER}/{template}.html", context)

@@ -48,17 +48,17 @@ def _listing(model_admin: MessageAdminBase) -> Listing:
 
 
 def _counted(model_admin: MessageAdminBase, request: HttpRequest) -> MessageQuerySet:
-    """Select what this person may see, because a site's own admin may show less than everything."""
+    """Select the messages that this person may see, because a site's own admin may show only some."""
     messages = OutboundViberMessage.objects.all()
     if type(model_admin).get_queryset is not ModelAdmin.get_queryset:
-        # By their keys, because a join would count each message several times.
+        # Filter by primary keys, because with a join of the site's a message would be counted several times.
         messages = messages.filter(pk__in=model_admin.get_queryset(request).order_by().values("id"))
     return counted(messages)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A number that is read first."""
+    """A figure at the top of a page."""
 
     name: str
     number: Number
@@ -135,7 +135,7 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
         raise Http404
     messages = _counted(model_admin, request).filter(campaign=name)
     listing = _listing(model_admin).of_campaign(name)
-    # Before the figures: what is sent in between is then counted as through, and nothing twice.
+    # Read the progress first, because a message that is sent in between then counts as through, and none counts twice.
     progress = get_progress(messages)
     figures = get_figures(messages, days_until(progress.latest_at or timezone.now(), _MOST_DAYS))
     asked_for = figures.total.asked_for
@@ -167,7 +167,7 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
 
 
 def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
-    """In words, each with the address that lists what it is about."""
+    """Tell in sentences what still waits, each with the address of its list."""
     since = formatting.moment(progress.oldest_due_at)
     queued = ngettext("One waits in the queue", "%(count)s wait in the queue", progress.queued)
     sending = ngettext("One is being sent", "%(count)s are being sent", progress.sending)

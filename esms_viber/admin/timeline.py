@@ -37,7 +37,7 @@ def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> His
     latest = list(events.order_by("-pk")[: MOST_SHOWN + 1])
     is_cut = len(latest) > MOST_SHOWN
     oldest_first = latest[MOST_SHOWN - 1 :: -1]
-    # The events that are not shown may hold a call that was taken.
+    # Doubt the oldest RequestId where events are cut off, because eSMS may have taken a call among them.
     uncertain = {oldest_first[0].request_id} if is_cut else set()
     told = []
     for event in oldest_first:
@@ -52,7 +52,7 @@ def history(model_admin: MessageAdminBase, message: OutboundViberMessage) -> His
     before = message.resend_of
     sent_before = [_other(model_admin, message, _("resend of"), before)] if before else []
     sent_again = [_other(model_admin, resend, _("sent again as"), resend) for resend in resends_of(message)]
-    # Each in its own order, also where the clocks of two machines differ.
+    # Merge them, because sorting would change the order of the events where the clocks of two machines differ.
     entries = heapq.merge(told, sent_again, key=lambda entry: entry.when)
     return History([*sent_before, *entries], is_cut)
 
@@ -77,22 +77,22 @@ class Entry:
     when: dt.datetime
     sentence: str
     look: tuple[str, str] = QUIET
-    """Colour and sign, as of a status."""
+    """The colour's name and the sign, as `display.look()` returns them."""
     link: SafeString | str = ""
     quote: str = ""
-    """eSMS's own words, or what went wrong with the call or the report."""
+    """The words of eSMS, or the error of the call or the report."""
     advice: str = ""
-    """What to do about it, or how to take it."""
+    """Advice on what to do, or how to read the event."""
     by: str = ""
-    """Who did it, where the sentence does not say."""
+    """The user who did it, unless the sentence names one."""
     duration_ms: int | None = None
     applied: bool = False
     details: list[tuple[str, str]] = field(default_factory=list)
-    """What eSMS sent, or what is known of the call, as it is stored."""
+    """The stored values of the report or the call, as they are."""
 
 
 def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool) -> Entry:
-    """First: no earlier call under the RequestId may have been taken."""
+    """Tell of one event. `first`: eSMS cannot have taken an earlier call under its RequestId."""
     told: dict[str, Any]
     match event.kind:
         case ViberMessageEvent.Kind.REQUESTED:
@@ -127,8 +127,8 @@ def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool
 
 
 def decision_of(event: ViberMessageEvent, *, first: bool) -> Decision:
-    """The decision that followed from the call."""
-    return decide(SendResult(outcome=_reach(event), code=event.code), first=first)
+    """Decide again what followed from the call."""
+    return decide(SendResult(outcome=_call_outcome(event), code=event.code), first=first)
 
 
 def was_abandoned(event: ViberMessageEvent) -> bool:
@@ -140,7 +140,7 @@ def _values(event: ViberMessageEvent) -> dict[str, str]:
     return {str(name): "" if value is None else str(value) for name, value in data.items()}
 
 
-def _reach(event: ViberMessageEvent) -> CallOutcome:
+def _call_outcome(event: ViberMessageEvent) -> CallOutcome:
     try:
         return CallOutcome(_values(event).get("outcome"))
     except ValueError:
@@ -151,7 +151,7 @@ def _reach(event: ViberMessageEvent) -> CallOutcome:
 
 
 def _what_came_of_it(event: ViberMessageEvent) -> str:
-    match _reach(event):
+    match _call_outcome(event):
         case CallOutcome.NOT_CONNECTED:
             return _("eSMS could not be reached.")
         case CallOutcome.NO_ANSWER:
@@ -163,7 +163,7 @@ def _what_came_of_it(event: ViberMessageEvent) -> str:
 
 
 def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: Decision, *, first: bool) -> str:
-    """A code's own remedy holds only while no earlier call can have been taken."""
+    """Give the remedy of the answer code, unless eSMS can have taken an earlier call, or has reported since."""
     settled = {Status.SENT, Status.DELIVERED, Status.UNDELIVERED}
     is_settled = event.request_id == message.request_id and message.status in settled
     if decision.status == Status.UNKNOWN and is_settled:
@@ -198,26 +198,22 @@ def _reported(event: ViberMessageEvent, message: OutboundViberMessage, sentence:
         report = parse_report(_values(event))
     except MalformedReport:
         return {"sentence": sentence % {"report": _("something that makes no sense")}}
-    said, look = _verdict(report)
+    match report.verdict:
+        case ReportVerdict.DELIVERED:
+            said, look = str(Status.DELIVERED.label), display.look(Status.DELIVERED)
+        case ReportVerdict.UNDELIVERED:
+            said, look = str(Status.UNDELIVERED.label), display.look(Status.UNDELIVERED)
+        case ReportVerdict.TAKEN:
+            said, look = _("it has the message, and its result is still to come"), display.look(Status.SENT)
+        case _:
+            said, look = _("nothing that decides whether it was delivered"), QUIET
     objection = _objection(event, message, report)
     said = ", ".join(filter(None, [said, display.price(report.total_price)]))
     return {"sentence": sentence % {"report": said}, "look": QUIET if objection else look, "advice": objection}
 
 
-def _verdict(report: DeliveryReport) -> tuple[str, tuple[str, str]]:
-    match report.verdict:
-        case ReportVerdict.DELIVERED:
-            return str(Status.DELIVERED.label), display.look(Status.DELIVERED)
-        case ReportVerdict.UNDELIVERED:
-            return str(Status.UNDELIVERED.label), display.look(Status.UNDELIVERED)
-        case ReportVerdict.TAKEN:
-            return _("it has the message, and its result is still to come"), display.look(Status.SENT)
-        case _:
-            return _("nothing that decides whether it was delivered"), QUIET
-
-
 def _objection(event: ViberMessageEvent, message: OutboundViberMessage, report: DeliveryReport) -> str:
-    """Why the report does not speak of the message as it was sent last."""
+    """Tell why the report is not about the message as it was sent last; empty if it is."""
     is_callback = event.kind == ViberMessageEvent.Kind.CALLBACK
     if is_callback and report.names_another_request(event.request_id):
         return _("It names another RequestId, so it changed nothing.")

@@ -1,1 +1,1 @@
-"""System checks of the settings, and of what Django must be told for them."""
+"""System checks of the settings, and of the Django settings that they depend on."""

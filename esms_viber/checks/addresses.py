@@ -41,6 +41,6 @@ def _as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         address = ipaddress.ip_address(host)
         return getattr(address, "ipv4_mapped", None) or address
     with contextlib.suppress(OSError, ValueError):
-        # The short spellings that connecting takes, such as 127.1.
+        # Connecting takes short spellings as well, such as 127.1.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     return None

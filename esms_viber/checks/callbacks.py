@@ -1,4 +1,4 @@
-"""Checks of all that would keep eSMS's reports from arriving."""
+"""Checks for everything that would keep delivery reports from arriving."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .addresses import is_public
 
 _EXAMPLE_ORIGIN = '"CALLBACK_ORIGIN": "https://shop.example.vn"'
 _EXAMPLE_UNDER_A_PATH = '"CALLBACK_ORIGIN": "https://shop.example.vn/shop"'
-# Any two languages will do: a path under i18n_patterns() begins with the active one.
+# Any two languages show it, because a path under i18n_patterns() begins with the active one.
 _TWO_LANGUAGES = ("en", "vi")
 _SECURITY = "django.middleware.security.SecurityMiddleware"
 _LOCALE = "django.middleware.locale.LocaleMiddleware"
@@ -36,7 +36,7 @@ _OTHERS = {
 }
 
 
-# -- what can work nowhere ---------------------------------------------------------------------------------------------
+# -- mistakes on every host --------------------------------------------------------------------------------------------
 
 
 def check_origin(conf: ViberSettings) -> Iterator[CheckMessage]:
@@ -81,7 +81,7 @@ def check_urls(conf: ViberSettings) -> Iterator[CheckMessage]:
 def _callback_path() -> str | None:
     try:
         return callback_path("token")
-    except Exception:  # noqa: BLE001 - a URLconf that cannot be loaded is told by Django's own check
+    except Exception:  # noqa: BLE001 - Django's own check reports a URLconf that cannot be loaded
         return None
 
 
@@ -116,12 +116,12 @@ def _origin_line(origin: SplitResult, path: str) -> str:
     return f'"CALLBACK_ORIGIN": "{origin.scheme}://{origin.netloc}{quote(path).rstrip("/")}"'
 
 
-# -- what works or not where the site is deployed ----------------------------------------------------------------------
+# -- mistakes where the site is deployed -------------------------------------------------------------------------------
 
 
 def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
     origin = split_origin(conf.CALLBACK_ORIGIN)
-    # Django does the same where nothing is set.
+    # Django allows the same hosts while nothing is set.
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if origin is None or validate_host(split_domain_port(origin.netloc)[0], allowed):
         return
@@ -139,9 +139,9 @@ def check_allowed_hosts(conf: ViberSettings) -> Iterator[CheckMessage]:
 
 
 def check_script_name(conf: ViberSettings) -> Iterator[CheckMessage]:
-    """A path that the web server alone knows is told by the admin, which is served under it."""
+    """Compare with `FORCE_SCRIPT_NAME`. The admin finds a path that only the web server knows: it is served there."""
     origin, mounted = split_origin(conf.CALLBACK_ORIGIN), (settings.FORCE_SCRIPT_NAME or "").strip("/")
-    # A proxy may add a path of its own before it.
+    # Only the end is compared, because a proxy may put a path of its own before it.
     if origin is not None and mounted and not unquote(origin.path).rstrip("/").endswith(f"/{mounted}"):
         yield CheckWarning(
             _('FORCE_SCRIPT_NAME mounts the site under /%(path)s, which ESMS_VIBER["CALLBACK_ORIGIN"] does not name.')
@@ -155,7 +155,7 @@ def check_ssl_redirect(conf: ViberSettings) -> Iterator[CheckMessage]:
     origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
     if origin is None or path is None:
         return
-    # Whether a proxy takes TLS off is known only where it is said how the proxy tells.
+    # The request counts as http without SECURE_PROXY_SSL_HEADER, because only that setting tells of a proxy for TLS.
     is_secure = origin.scheme == "https" and settings.SECURE_PROXY_SSL_HEADER is not None
     request = _make_request(origin, path, scheme="https" if is_secure else "http")
     for middleware in _middleware({_SECURITY}):
@@ -182,7 +182,7 @@ def _how_to_write(origin: SplitResult, location: str) -> str:
 
 
 def check_redirects(conf: ViberSettings) -> Iterator[CheckMessage]:
-    """`PREPEND_WWW`, `APPEND_SLASH`, languages, logging in."""
+    """Warn of redirects by `PREPEND_WWW`, `APPEND_SLASH`, languages and logging in."""
     origin, path = split_origin(conf.CALLBACK_ORIGIN), _callback_path()
     if origin is None or path is None:
         return
@@ -206,11 +206,11 @@ def check_redirects(conf: ViberSettings) -> Iterator[CheckMessage]:
 
 
 def _middleware(kinds: set[str]) -> Iterator[type]:
-    """The site's middleware that is of these kinds of Django's; a site's own is nothing to be run by a check."""
+    """Yield the site's middleware of these kinds of Django's. A check should not run a site's own middleware."""
     for path in settings.MIDDLEWARE:
         try:
             found = import_string(path)
-        except Exception:  # noqa: BLE001, S112 - Django says it when it starts
+        except Exception:  # noqa: BLE001, S112 - Django reports it when it starts
             continue
         if isinstance(found, type) and kinds.intersection(_names(found)):
             yield found
@@ -221,11 +221,11 @@ def _names(kind: type) -> list[str]:
 
 
 def _make_request(origin: SplitResult, path: str, *, scheme: str) -> WSGIRequest:
-    """A callback as it comes in."""
+    """Make a callback as eSMS sends it."""
     return WSGIRequest(
         {
             "REQUEST_METHOD": "GET",
-            # Bytes, each as a character of its own: so it is in WSGI.
+            # WSGI wants each byte as a character of its own.
             "SCRIPT_NAME": unquote_to_bytes(origin.path.rstrip("/")).decode("latin-1"),
             "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
             "HTTP_HOST": origin.netloc,
@@ -242,7 +242,7 @@ class _Nobody:
 
 
 def _redirect(kind: type, request: WSGIRequest) -> str:
-    """Where the middleware sends a callback; empty where it lets it through, or does not say without a server."""
+    """Return where the middleware redirects a callback; empty if it does not, or fails without a server."""
 
     def respond(request: HttpRequest) -> HttpResponseBase:
         try:
@@ -253,12 +253,12 @@ def _redirect(kind: type, request: WSGIRequest) -> str:
         answer = before_view(request, match.func, match.args, match.kwargs) if before_view else None
         return answer or HttpResponse()
 
-    request.user = _Nobody()  # type: ignore[assignment] # as much of one as eSMS is
+    request.user = _Nobody()  # type: ignore[assignment] # eSMS is not logged in
     with translation.override(site_language()):
         try:
             middleware: Any = kind(respond)
             response = middleware(request)
-        except Exception:  # noqa: BLE001 - whatever it needs that is not there
+        except Exception:  # noqa: BLE001 - a middleware may need more than a check has
             return ""
     is_redirect = 300 <= response.status_code < 400
     return response.headers.get("Location", "") if is_redirect else ""

@@ -1,4 +1,4 @@
-"""Checks of all that would keep messages from being sent."""
+"""Checks for everything that would keep messages from being sent."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def account_hint() -> str:
 def check_gateway(conf: ViberSettings) -> Iterator[CheckMessage]:
     try:
         kind = load_gateway_class(conf)
-        # Another check tells of keys that are only missing yet.
+        # Keys that are only missing yet are left to another check.
         if not _missing_account_keys(conf):
             build_gateway(kind, conf)
     except ImproperlyConfigured as error:
-        # Nothing else can be wrong with eSMS's own gateway by then.
+        # Only `BASE_URL` can still be wrong with eSMS's own gateway here.
         name = "BASE_URL" if DEFAULTS["GATEWAY"] == conf.GATEWAY else "GATEWAY"
         yield Error(str(error), hint=f'"{name}": "{DEFAULTS[name]}"', id="esms_viber.E004")
 
@@ -62,14 +62,14 @@ _TASK_PACKAGES = {
     "database": ("django-tasks-db", "django_tasks_db", "django_tasks_db.DatabaseBackend"),
     "rq": ("django-tasks-rq", "django_rq", "django_tasks_rq.RQBackend"),
 }
-"""By the kind of backend: the package to install, the app to add, the backend's path."""
+"""For each kind of backend: the package to install, the app to add, the backend's path."""
 
 
 def _how_to_have_tasks() -> str:
     backends = getattr(settings, "TASKS", None)
     default = backends.get("default") if isinstance(backends, dict) else None
     backend = str(default.get("BACKEND", "")) if isinstance(default, dict) else ""
-    # Each was a module of django-tasks before it had a package of its own, and settings may still name that.
+    # Settings may still name the module of django-tasks that each backend was before it had a package of its own.
     kind = {"django_tasks_db": "database", "django_tasks_rq": "rq"}.get(backend.partition(".")[0])
     kind = kind or next((kind for kind in _TASK_PACKAGES if f".backends.{kind}." in backend), "")
     package, app, path = _TASK_PACKAGES.get(kind, ("", "", ""))
@@ -140,7 +140,7 @@ def _is_gateway(conf: ViberSettings, *kinds: type[BaseGateway]) -> bool:
 def check_query_length(conf: ViberSettings) -> Iterator[CheckMessage]:
     try:
         length = query_length(OutboundViberMessage(phone="+84901888484", content="a"))
-    except Exception:  # noqa: BLE001 - a foreign gateway's own; it is met when a message is checked
+    except Exception:  # noqa: BLE001 - a site's own gateway may raise anything; it shows when a message is checked
         return
     if length is not None and length > conf.MAX_QUERY_LENGTH:
         yield Error(

@@ -1,9 +1,9 @@
-"""The system checks, and those of names and types in `ESMS_VIBER`."""
+"""The registered system checks, and the checks of names and types in `ESMS_VIBER`."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, register
@@ -60,27 +60,18 @@ def _run(*checks: Callable[[ViberSettings], Iterable[CheckMessage]]) -> list[Che
 def _find_unreadable() -> list[CheckMessage]:
     if not is_dict():
         return [Error(not_a_dict(), hint=account_hint(), id="esms_viber.E001")]
-    return [*_check_names(names_given()), *_check_types()]
-
-
-def _check_names(names: Iterable[object]) -> Iterator[CheckMessage]:
-    for name in names:
-        if name not in NAMES:
-            yield Error(
-                _("ESMS_VIBER has an unknown key: %(name)s.") % {"name": repr(name)},
-                hint=_what_was_meant(str(name)),
-                id="esms_viber.E002",
-            )
-
-
-def _what_was_meant(name: str) -> str:
-    if nearest := difflib.get_close_matches(name.upper(), NAMES, n=1):
-        return _('Did you mean "%(name)s"?') % {"name": nearest[0]}
-    return _("The keys are: %(names)s.") % {"names": ", ".join(NAMES)}
-
-
-def _check_types() -> Iterator[CheckMessage]:
+    found: list[CheckMessage] = []
+    for given in names_given():
+        if given in NAMES:
+            continue
+        if nearest := difflib.get_close_matches(str(given).upper(), NAMES, n=1):
+            hint = _('Did you mean "%(name)s"?') % {"name": nearest[0]}
+        else:
+            hint = _("The keys are: %(names)s.") % {"names": ", ".join(NAMES)}
+        sentence = _("ESMS_VIBER has an unknown key: %(name)s.") % {"name": repr(given)}
+        found.append(Error(sentence, hint=hint, id="esms_viber.E002"))
     for name, rule in find_problems().items():
         default = _("Leave it out for the default, %(default)s.") % {"default": repr(DEFAULTS[name])}
         hint = str(rule) if name in ACCOUNT_KEYS else f"{rule} {default}"
-        yield Error(wrong_type(name), hint=hint, id="esms_viber.E003")
+        found.append(Error(wrong_type(name), hint=hint, id="esms_viber.E003"))
+    return found

@@ -1,1 +1,1 @@
-"""Talk to eSMS, or stand in for it. Knows no model."""
+"""Gateways to eSMS, and stand-ins for it. They know no model."""

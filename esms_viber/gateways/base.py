@@ -1,4 +1,4 @@
-"""The interface of gateways: what goes out to one and what comes back. Knows no model."""
+"""The interface of gateways: the message that goes out, and the results that come back. Knows no model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OutgoingMessage:
     button_label: str = ""
     button_url: str = ""
     callback_url: str = ""
-    """Empty: no callback is asked for."""
+    """If empty, no callback is asked for."""
     sandbox: bool = False
 
 
@@ -80,7 +80,7 @@ class BalanceResult:
     outcome: CallOutcome
     code: str = ""
     balance: Decimal | None = None
-    """VND; None unless the code is 100 (a refusal carries a 0 that means nothing)."""
+    """In VND; None unless the code is 100, because a refusal carries a 0 that means nothing."""
     text: str = ""
     http_status: int | None = None
     duration_ms: int = 0
@@ -90,11 +90,11 @@ class BaseGateway(ABC):
     """The base class of gateways. One instance serves a whole process, from many threads at once."""
 
     stand_in: ClassVar[str] = ""
-    """Dotted path of the gateway that takes the place of this one in a test run; empty: none does."""
+    """Dotted path of the gateway that replaces this one in a test run; empty for none."""
 
     @classmethod
     def from_settings(cls, conf: ViberSettings) -> Self:
-        """Build the gateway; raise `ImproperlyConfigured`, naming the setting, where one is missing."""
+        """Build the gateway; raise `ImproperlyConfigured`, naming the setting, if one is missing."""
         return cls()
 
     @abstractmethod
@@ -103,19 +103,19 @@ class BaseGateway(ABC):
 
     @abstractmethod
     def fetch_status(self, sms_id: str) -> StatusResult:
-        """Ask what became of a message; raise nothing."""
+        """Ask for a message's status; raise nothing."""
 
     @abstractmethod
     def fetch_balance(self) -> BalanceResult:
         """Ask for the account's balance; raise nothing."""
 
     def query_length(self, message: OutgoingMessage) -> int | None:
-        """Characters that the message takes in an encoded query string; None: no such limit."""
+        """Return how many characters the message takes in an encoded query string; None if that has no limit."""
         return self.usual_query_length(message)
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int | None:
-        """Tell the same as far as the class alone can; asked while the gateway cannot be built."""
+        """Estimate `query_length()` from the class alone, for a gateway that cannot be built yet."""
         return None
 
     def __getstate__(self) -> Any:

@@ -23,9 +23,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from ..conf import bare
 from .credentials import NOTHING, Secret
 
-# A server closes what idles; a request on a connection it is just closing would be lost without an answer.
+# A server closes idle connections, and a request on one that it is just closing is lost without an answer.
 MAX_IDLE_SECONDS = 30
-# A process can be stopped between the decision to call and the call itself, and go on when the day is another.
+# A process may be suspended between the decision to call and the call itself, and resume on another day.
 START_WITHIN_SECONDS = 60
 MAX_BODY_BYTES = 64 * 1024
 _KNOWN_TYPES = ("application/json", "application/xml", "text/html", "text/json", "text/plain", "text/xml")
@@ -33,7 +33,7 @@ _KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 
 
 class Call:
-    """One request on its way: what is added to its bytes, whether they left, and until when to wait."""
+    """One request on its way: the keys to add to its bytes, whether they have left, and how long to wait."""
 
     __slots__ = ("_body", "_public", "_query", "_read_seconds", "deadline", "left", "start_before")
 
@@ -47,12 +47,12 @@ class Call:
         self.left = False
 
     def mark_left(self) -> None:
-        """To be called before the first byte goes out, or an interruption in between would be a false "not sent"."""
+        """Note that the request has left, before its first byte does: an interruption must not look like "not sent"."""
         self.left = True
         self.deadline = monotonic() + self._read_seconds
 
     def complete(self, head: bytes) -> bytes:
-        """The request as the server is to see it. The caller must not bind the result to a name."""
+        """Return the request as the server is to see it. The caller must not bind the result to a name."""
         line, version, rest = head.partition(b" HTTP/1.")
         mark, joint = b"?" if self._query else b"", b"&" if self._public else b""
         return b"".join(
@@ -64,7 +64,7 @@ current_call: ContextVar[Call | None] = ContextVar("esms_viber_call", default=No
 
 
 def _hand_over(sock: socket.socket, head: bytes, call: Call) -> BaseException | None:
-    # Returned, not raised: the frames below hold the complete request in their locals.
+    # The error is returned instead of raised, because the frames below hold the complete request in their locals.
     try:
         call.mark_left()
         sock.sendall(call.complete(head))
@@ -74,7 +74,7 @@ def _hand_over(sock: socket.socket, head: bytes, call: Call) -> BaseException | 
 
 
 class _Deadline(io.RawIOBase):
-    """The answer's bytes; a socket's own time-out would begin again with every one of them."""
+    """The answer's bytes under one deadline, because a socket's own time-out begins again with every byte."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
         self._raw, self._sock, self._call = raw, sock, call
@@ -90,19 +90,19 @@ class _Deadline(io.RawIOBase):
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
-        # Releases the socket, which stays open under a closed connection until its answer is read.
+        # This releases the socket, which stays open under a closed connection until its answer is read.
         self._raw.close()
         super().close()
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer under the call's deadline, of which nothing is kept that could repeat a key.
+    """An answer under the call's deadline that keeps nothing in which a server could repeat a key.
 
     Instrumentation copies the headers of `requests` and urllib3 into spans and breadcrumbs.
     """
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
-        # Level 0: http.client would print the headers, and a server may repeat the URL in them.
+        # The debug level is 0, because http.client would print the headers, in which a server may repeat the URL.
         super().__init__(sock, 0, method=method, url=url)
         call = current_call.get()
         if call is not None:
@@ -115,7 +115,8 @@ class _Response(http.client.HTTPResponse):
             raise error
 
     def _begin(self) -> BaseException | None:
-        # Returned, not raised: the frames below hold the lines that were read, and some errors quote them.
+        # The error is returned instead of raised, because the frames below hold the lines read, and some errors quote
+        # them.
         try:
             super().begin()
             self.headers = self.msg = self._needed_headers()
@@ -129,7 +130,7 @@ class _Response(http.client.HTTPResponse):
         return None
 
     def _needed_headers(self) -> http.client.HTTPMessage:
-        """Keep the headers by which the body is read, in words of our own choice, with a length of five digits."""
+        """Return only the headers that reading the body needs, in words of our own and with a length of five digits."""
         kept = http.client.HTTPMessage()
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type in _KNOWN_TYPES:
@@ -137,24 +138,22 @@ class _Response(http.client.HTTPResponse):
         if self.chunked:
             kept["Transfer-Encoding"] = "chunked"
         else:
-            length = self.length
-            if length is None:
-                # Read here, because http.client takes a repeated length ("42, 42") for none.
-                lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
-                if len(lengths) > 1:
-                    raise http.client.HTTPException
-                found = lengths.pop()
-                length = int(found) if found.isdecimal() else None
-            if length is not None:
-                # Enough to find that the body is too long, or cut.
-                kept["Content-Length"] = str(min(length, MAX_BODY_BYTES + 1))
+            # The header is read again here, because http.client takes a repeated length ("42, 42") for none.
+            lengths = set(re.split(r"\s*,\s*", self.headers.get("Content-Length", "").strip()))
+            if self.length is not None:
+                lengths = {str(self.length)}
+            if len(lengths) > 1:
+                raise http.client.HTTPException
+            if (length := lengths.pop()).isdecimal():
+                # A byte more than the limit is enough to notice a body that is too long, or cut.
+                kept["Content-Length"] = str(min(int(length), MAX_BODY_BYTES + 1))
         if encoding := self.headers.get("Content-Encoding", "").strip().lower():
             kept["Content-Encoding"] = encoding if encoding in _KNOWN_ENCODINGS else "unknown"
         return kept
 
 
 class _Sending:
-    """Send the head of a request, with the secret query added to the bytes alone; for both kinds of connection."""
+    """Send a request with the keys added to its bytes alone; a mixin for both kinds of connection."""
 
     sock: Any
     response_class: ClassVar[type[http.client.HTTPResponse]] = _Response
@@ -186,7 +185,7 @@ class _TLSConnection(_Sending, HTTPSConnection):
 
 
 class _Fresh:
-    """A pool that knows how long a connection has been idle."""
+    """Close a connection that idled too long, instead of using it again; a mixin for both kinds of pool."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn = super()._get_conn(timeout)  # type: ignore[misc]  # a mixin of urllib3's pools
@@ -212,7 +211,7 @@ _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TLSPool}
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """requests' adapter over the pools above, directly and through a proxy."""
+    """requests' adapter, with the pools above for direct and for proxied calls."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

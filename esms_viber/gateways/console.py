@@ -1,4 +1,4 @@
-"""Shows messages on the console instead of sending them: for development."""
+"""Show messages on the console instead of sending them, for development."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KEYS_MASKED = {"ApiKey": "********", "SecretKey": "********"}
 
 
 class ConsoleGateway(BaseGateway):
-    """Writes what eSMS would be sent, keys masked, and takes every message as sent."""
+    """A gateway that writes eSMS's parameters, with masked keys, and takes every message as sent."""
 
     def __init__(self, *, stream: TextIO | None = None) -> None:
-        """`stream`: None writes to whatever `sys.stdout` is at the time."""
+        """Write to `stream`, or else to `sys.stdout` as it is at the time of each message."""
         self._stream = stream
         self._lock = threading.Lock()
 
@@ -34,26 +34,23 @@ class ConsoleGateway(BaseGateway):
         for name, value in fields.items():
             indented = value.replace("\r\n", "\n    ")
             text += f"  {name}: {indented}\n"
-        self._write(text)
-        return SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
-
-    @classmethod
-    def usual_query_length(cls, message: OutgoingMessage) -> int:
-        """Measure for eSMS, so that what would be too long there is refused here too."""
-        return EsmsGateway.usual_query_length(message)
-
-    def fetch_status(self, sms_id: str) -> StatusResult:
-        """Status 7: handed over, no report yet; the console delivers nothing."""
-        return StatusResult(outcome=CallOutcome.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
-
-    def fetch_balance(self) -> BalanceResult:
-        return BalanceResult(outcome=CallOutcome.ANSWERED, code="100", balance=Decimal(0), text=_FREE)
-
-    def _write(self, text: str) -> None:
         stream = self._stream or sys.stdout
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        # A console that cannot show a character shows its code: a send must not fail over it.
+        # A character that the console cannot show becomes its code, because sending must not fail over it.
         shown = text.encode(encoding, "backslashreplace").decode(encoding)
         with self._lock:
             stream.write(shown)
             stream.flush()
+        return SendResult(outcome=CallOutcome.ANSWERED, code="100", sms_id=sms_id, text=_NOT_SENT)
+
+    @classmethod
+    def usual_query_length(cls, message: OutgoingMessage) -> int:
+        """Measure as eSMS's gateway does, so that a message too long for eSMS is refused here too."""
+        return EsmsGateway.usual_query_length(message)
+
+    def fetch_status(self, sms_id: str) -> StatusResult:
+        """Return status 7, handed over without a report yet, because the console delivers nothing."""
+        return StatusResult(outcome=CallOutcome.ANSWERED, code="100", values={"SMSID": sms_id, "SendStatus": "7"})
+
+    def fetch_balance(self) -> BalanceResult:
+        return BalanceResult(outcome=CallOutcome.ANSWERED, code="100", balance=Decimal(0), text=_FREE)

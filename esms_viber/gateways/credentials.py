@@ -1,4 +1,4 @@
-"""The account's keys: held where no repr, traceback or pickle shows them, and recognised in what comes back."""
+"""The account's keys: no repr, traceback or pickle shows them, and an answer that repeats them is recognised."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Secret:
         raise TypeError("a secret does not pickle")
 
     def reveal(self) -> bytes:
-        """The bytes; to be used within an expression and never bound to a name."""
+        """Return the bytes. Use them within an expression, and never bind them to a name."""
         return self._value
 
 
@@ -46,7 +46,7 @@ class Keys:
     def __init__(self, api_key: str, secret_key: str) -> None:
         self.query = Secret(urlencode({"ApiKey": api_key, "SecretKey": secret_key}, quote_via=quote).encode())
         self.body = Secret(json.dumps({"ApiKey": api_key, "SecretKey": secret_key}).encode())
-        # A name with its "=" is taken for a repeated query string, even where the key behind it was cut.
+        # A name with its "=" counts as a repeated query string, because the key behind it may have been cut.
         plain = {trace for key in (api_key, secret_key) if (trace := _plain(key))}
         self._traces = (*plain, "apikey=", "secretkey=")
 
@@ -57,26 +57,22 @@ class Keys:
         raise TypeError("keys do not pickle")
 
     def show_in(self, text: str) -> bool:
-        """Whether a key, in any encoding or several, stands in the text; a text without end to decode counts."""
+        """Does the text hold a key, encoded in whatever way? A text that is nested too deeply to decode counts too."""
         plain = _plain(text)
         return plain is None or any(map(plain.__contains__, self._traces))
 
 
 def _plain(text: str) -> str | None:
-    """The text after every decoding, without case, spaces and what escaping adds; None: nested too deeply."""
+    """Decode the text until it stays the same, without case, spaces and backslashes; None if nested too deeply."""
     for _ in range(_MOST_DECODINGS):
-        decoded = _decode_once(text)
-        if decoded == text:
+        before = text
+        text = "".join(filter(str.isprintable, text.casefold()))
+        # An escape character that was itself escaped many times is restored in one go, so that depth costs no rounds.
+        text = re.sub(r"%(?:25)+", "%", text)
+        text = re.sub(r"&(?:amp;)+", "&", text)
+        text = re.sub(r"\\+", r"\\", text)
+        text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+        text = unquote(html.unescape(text))
+        if text == before:
             return text.translate(_IGNORED)
-        text = decoded
     return None
-
-
-def _decode_once(text: str) -> str:
-    text = "".join(filter(str.isprintable, text.casefold()))
-    # Repeated escaping of the escape character itself is undone in one go, however deep.
-    text = re.sub(r"%(?:25)+", "%", text)
-    text = re.sub(r"&(?:amp;)+", "&", text)
-    text = re.sub(r"\\+", r"\\", text)
-    text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
-    return unquote(html.unescape(text))

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 VIBER_TYPE = "23"
 _USUAL_KEYS = len("&ApiKey=&SecretKey=") + 2 * 30
-"""Characters that the keys take: public samples have 30 each."""
+"""The length of both keys in a query string; those in public samples have 30 characters each."""
 _HEADERS = {"Accept": "application/json", "User-Agent": f"django-esms-viber/{__version__}"}
 
 
 class EsmsGateway(BaseGateway):
-    """Talks to eSMS. The keys travel in the query string, as eSMS wants it, and show nowhere else."""
+    """The gateway to eSMS. The keys travel in the query string, as eSMS wants it, and show nowhere else."""
 
     stand_in = "esms_viber.gateways.memory.MemoryGateway"
 
@@ -43,9 +43,9 @@ class EsmsGateway(BaseGateway):
         timeout: tuple[float, float],
         pool_size: int,
     ) -> None:
-        """Raise `ValueError` for a base URL that is none. `timeout`: seconds to connect, seconds for the answer."""
+        """Raise `ValueError` for an invalid base URL. `timeout` is seconds to connect, and seconds for the answer."""
         self._keys = Keys(api_key, secret_key)
-        # From here on something may raise, with these in its traceback.
+        # The keys are deleted here, because the traceback of an error below would show them.
         del api_key, secret_key
         if not BASE_URL.fullmatch(base_url):
             raise ValueError("base_url must be an http(s) URL without user, query and fragment")
@@ -93,7 +93,7 @@ class EsmsGateway(BaseGateway):
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
-        """Assumes keys as eSMS hands them out."""
+        """Assume keys as long as those that eSMS hands out."""
         return len(send_query(message)) + _USUAL_KEYS
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class EsmsGateway(BaseGateway):
 
 
 def send_parameters(message: OutgoingMessage) -> dict[str, str]:
-    """The message under eSMS's parameter names, without the keys; what is empty is left out."""
+    """Return the message under eSMS's parameter names, without the keys and without empty values."""
     content = unicodedata.normalize("NFC", message.content)
     # Every new line becomes \r\n, because eSMS's documentation of Viber messages asks for it.
     content = content.replace("\r\n", "\n").replace("\n", "\r\n")
@@ -116,17 +116,17 @@ def send_parameters(message: OutgoingMessage) -> dict[str, str]:
         "Brandname": message.brandname,
         "RequestId": message.request_id,
         "CallbackUrl": message.callback_url,
-        # Always said: a flag that is missing by mistake would send for real.
+        # "0" is sent too, because a flag that is missing by mistake would send for real.
         "Sandbox": "1" if message.sandbox else "0",
     }
     return {name: value for name, value in found.items() if value}
 
 
 def send_query(message: OutgoingMessage) -> str:
-    """The encoded query string of a send, without the keys."""
+    """Return the encoded query string of a message, without the keys."""
     return encode(send_parameters(message))
 
 
 def encode(parameters: Mapping[str, str]) -> str:
-    """UTF-8 and percent-encoded once; a space is `%20`, as in eSMS's own samples."""
+    """Percent-encode UTF-8 once; a space becomes `%20`, as in eSMS's own samples."""
     return urlencode(parameters, quote_via=quote, errors="replace")

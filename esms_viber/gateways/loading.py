@@ -17,7 +17,7 @@ from .base import BaseGateway
 
 
 def running_test() -> object | None:
-    """Something that is another object in each of Django's test cases; None outside of a test run."""
+    """Return an object that differs between any two of Django's test cases; None outside of a test run."""
     # `setup_test_environment()` makes `mail.outbox`, and each test case replaces it. A staging site whose e-mails go to
     # the locmem backend has an outbox too, so `django.test` must have been imported as well.
     if "django.test" not in sys.modules:
@@ -40,13 +40,16 @@ _holder = _Holder()
 
 
 def get_gateway() -> BaseGateway:
-    """The gateway that `ESMS_VIBER["GATEWAY"]` names, one per process, rebuilt when a setting has changed.
+    """Return the process's one gateway, of the class that `ESMS_VIBER["GATEWAY"]` names; rebuild it after a change.
 
     In a test run the memory gateway takes the place of `EsmsGateway` and of its subclasses, unless the test overrides
-    `ESMS_VIBER` with a dict that names `GATEWAY`. Raises `ImproperlyConfigured`, naming the setting.
+    `ESMS_VIBER` with a dict that names `GATEWAY`. Raise `ImproperlyConfigured`, naming the setting that is wrong.
     """
     conf = get_settings()
-    may_leave = running_test() is None or _test_names_gateway()
+    # The setting is read twice instead of bound to a name, because a traceback shows local variables.
+    may_leave = running_test() is None or (
+        getattr(settings, "ESMS_VIBER", {}) is not _site_settings and "GATEWAY" in getattr(settings, "ESMS_VIBER", {})
+    )
     holder = _holder
     with holder.lock:
         if holder.gateway is None or (holder.conf, holder.may_leave) != (conf, may_leave):
@@ -63,19 +66,14 @@ _site_settings: object = None
 def remember_settings() -> None:
     """Note which dict is the site's own, so that a test's override can be told from it."""
     global _site_settings
-    # Once in a process, because an override of INSTALLED_APPS loads the apps again, maybe inside of one of ESMS_VIBER.
+    # Only the first call counts, because an override of INSTALLED_APPS loads the apps again, maybe while ESMS_VIBER is
+    # overridden as well.
     if _site_settings is None:
         _site_settings = getattr(settings, "ESMS_VIBER", {})
 
 
-def _test_names_gateway() -> bool:
-    # Twice asked for, because a traceback shows local variables, and this one would hold the keys.
-    is_override = getattr(settings, "ESMS_VIBER", {}) is not _site_settings
-    return is_override and "GATEWAY" in getattr(settings, "ESMS_VIBER", {})
-
-
 def load_gateway_class(conf: ViberSettings) -> type[BaseGateway]:
-    """Raises `ImproperlyConfigured` where `GATEWAY` leads to no class of which a gateway can be made."""
+    """Import the class that `GATEWAY` names; raise `ImproperlyConfigured` if no gateway can be made of it."""
     found = load("GATEWAY", conf.GATEWAY)
     if not (isinstance(found, type) and issubclass(found, BaseGateway)):
         sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: it is not a subclass of %(name)s.')
@@ -87,31 +85,26 @@ def load_gateway_class(conf: ViberSettings) -> type[BaseGateway]:
 
 
 def build_gateway(kind: type[BaseGateway], conf: ViberSettings) -> BaseGateway:
-    """Raises `ImproperlyConfigured`, naming the setting, for a gateway that cannot be built or called."""
+    """Build a gateway; raise `ImproperlyConfigured`, naming the setting, if it cannot be built or called."""
+    problem = ""
     try:
         gateway = kind.from_settings(conf)
     except ImproperlyConfigured:
         raise
-    except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
+    except Exception as error:  # noqa: BLE001 - a site's own gateway may raise anything
         problem = type(error).__name__
-    else:
-        if sentence := _why_unusable(gateway):
-            raise ImproperlyConfigured(sentence)
-        return gateway
-    # Without its words, its frames and what it chains to: they may hold a key.
-    sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() failed with %(problem)s.')
-    raise ImproperlyConfigured(sentence % {"problem": problem})
-
-
-def _why_unusable(gateway: object) -> str:
+    if problem:
+        # Only the error's type is told, because its text, its frames and the errors it chains to may hold a key.
+        sentence = _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() failed with %(problem)s.')
+        raise ImproperlyConfigured(sentence % {"problem": problem})
     if not isinstance(gateway, BaseGateway):
-        return _('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() returns no gateway.')
+        raise ImproperlyConfigured(_('ESMS_VIBER["GATEWAY"] cannot be used: its from_settings() returns no gateway.'))
     for name, wanted in vars(BaseGateway).items():
         if name.startswith("_") or not inspect.isfunction(wanted):
             continue
         try:
             method = getattr(gateway, name, None)
-        except Exception:  # noqa: BLE001 - a property of a site's own
+        except Exception:  # noqa: BLE001 - a site's own property may raise anything
             method = None
         parameters = list(inspect.signature(wanted).parameters.values())[1:]
         by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
@@ -120,15 +113,15 @@ def _why_unusable(gateway: object) -> str:
             sentence = _(
                 'ESMS_VIBER["GATEWAY"] cannot be used: %(call)s must be an ordinary method with that signature.'
             )
-            return sentence % {"call": f"{name}{inspect.signature(getattr(BaseGateway, name))}"}
-    return ""
+            raise ImproperlyConfigured(sentence % {"call": f"{name}{inspect.signature(wanted)}"})
+    return gateway
 
 
 def _start_anew() -> None:
-    """After a fork: the parent's sockets must not be used, its lock may be held by a thread that is gone."""
+    """Replace the holder after a fork, because its sockets are the parent's and its lock may never be released."""
     global _holder
     inherited, _holder = _holder, _Holder()
-    # Kept, so that collecting it does not close the parent's pool under another lost lock.
+    # The old one is kept, because collecting it would close the parent's pool, whose lock may be held for ever too.
     _holder.inherited = inherited
 
 

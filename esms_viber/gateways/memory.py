@@ -1,4 +1,4 @@
-"""Keeps messages in a list instead of sending them: for tests."""
+"""Keep messages in a list instead of sending them, for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class PerTestList(MutableSequence[T]):
-    """A list that is empty at the start of each test: it empties itself when it is used in another one."""
+    """A list that is empty at the start of each test, because it empties itself when another test uses it."""
 
     def __init__(self) -> None:
         self._items: list[T] = []
@@ -52,7 +52,7 @@ class PerTestList(MutableSequence[T]):
     def __eq__(self, other: object) -> bool:
         return self._current() == (list(other) if isinstance(other, PerTestList) else other)
 
-    __hash__ = None  # type: ignore[assignment]  # as that of a list: what is in it changes
+    __hash__ = None  # type: ignore[assignment]  # unhashable like a list, because its items change
 
     def __repr__(self) -> str:
         return repr(self._current())
@@ -63,7 +63,7 @@ outbox: PerTestList[OutgoingMessage] = PerTestList()
 
 
 class MemoryGateway(BaseGateway):
-    """Answers every message with code 100 and an SMSID of its own, unless `answers` holds something else."""
+    """A gateway that answers every message with code 100 and an SMSID of its own, unless `answers` holds a result."""
 
     answers: ClassVar[PerTestList[SendResult]] = PerTestList()
     """Results for the next sends, in order; shared by all instances, as `outbox` is."""
@@ -85,11 +85,11 @@ class MemoryGateway(BaseGateway):
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
-        """Measure for eSMS, so that a test finds what would be too long there."""
+        """Measure as eSMS's gateway does, so that a test fails for a message too long for eSMS."""
         return EsmsGateway.usual_query_length(message)
 
     def fetch_status(self, sms_id: str) -> StatusResult:
-        """Unless scripted, status 7: handed over, no report yet."""
+        """Return the next of `statuses`, or else status 7: handed over, no report yet."""
         with self._lock:
             if self.statuses:
                 return self.statuses.pop(0)
@@ -100,7 +100,7 @@ class MemoryGateway(BaseGateway):
 
     @classmethod
     def reset(cls) -> None:
-        """Forget what was sent and what was scripted."""
+        """Empty the outbox, and drop the results that wait in `answers` and `statuses`."""
         with cls._lock:
             outbox.clear()
             cls.answers.clear()

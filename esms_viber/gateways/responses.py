@@ -1,4 +1,4 @@
-"""Read eSMS's answers without believing anything: bounded, cleaned, and never with a key in them."""
+"""Read eSMS's answers, and trust nothing in them: values are bounded and cleaned, and a repeated key is withheld."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OWN_SENTENCES = PROBLEMS.union((WITHHELD, _LONG_SMS_ID, _WITHOUT_CODE, _NOT_JSO
 
 
 class Answer:
-    """The fields of one reply; what had to be left out is said in the text."""
+    """The fields of one reply. The result's text says what was left out."""
 
     def __init__(self, reply: Reply, keys: Keys) -> None:
         self._reply, self._keys = reply, keys
@@ -39,9 +39,13 @@ class Answer:
         self._notes: list[str] = []
 
     def as_send_result(self) -> SendResult:
-        """`CodeResult` and `SMSID`; eSMS documents both as strings, public clients have met numbers."""
+        """Read `CodeResult` and `SMSID`; eSMS documents both as strings, and public clients have met numbers."""
         outcome, code = self._judge("CodeResult")
-        sms_id = self._sms_id()
+        value = self._get("SMSID")
+        sms_id = _clean(self._unless_key(_as_scalar(value) if _is_text_or_integer(value) else ""))
+        if len(sms_id) > MAX_SMS_ID:
+            self._notes.append(_LONG_SMS_ID)
+            sms_id = ""
         return SendResult(
             outcome=outcome,
             code=code,
@@ -52,9 +56,15 @@ class Answer:
         )
 
     def as_status_result(self) -> StatusResult:
-        """`CodeResponse`, as the eSMS documentation of GetSendStatus has it, or `CodeResult`."""
+        """Read `CodeResponse`, as eSMS's documentation of GetSendStatus names it, or else `CodeResult`."""
         outcome, code = self._judge("CodeResponse", "CodeResult")
-        values = self._values()
+        values: dict[str, str] = {}
+        for name, value in (self._fields or {}).items():
+            if len(values) == MAX_VALUES:
+                break
+            if isinstance(value, dict | list) or self._unless_key(name) != name:
+                continue
+            values[_clean(name)[:MAX_NAME]] = _clean(self._unless_key(_as_scalar(value)))[:MAX_VALUE]
         return StatusResult(
             outcome=outcome,
             code=code,
@@ -65,13 +75,13 @@ class Answer:
         )
 
     def as_balance_result(self) -> BalanceResult:
-        """`Balance` counts with code 100 only."""
+        """Read `Balance`, as a number or as a string that is one; it counts with code 100 only."""
         outcome, code = self._judge("CodeResponse", "CodeResult")
-        balance = _as_amount(self._get("Balance")) if code == SUCCESS else None
+        amount = _as_decimal(_as_scalar(self._get("Balance"))) if code == SUCCESS else ""
         return BalanceResult(
             outcome=outcome,
             code=code,
-            balance=balance,
+            balance=amount if isinstance(amount, Decimal) and amount.is_finite() else None,
             text=self._text(outcome),
             http_status=self._reply.status,
             duration_ms=self._reply.duration_ms,
@@ -81,46 +91,29 @@ class Answer:
         if self._fields is None:
             return (CallOutcome.NO_ANSWER if self._reply.left else CallOutcome.NOT_CONNECTED), ""
         for name in names:
-            if code := self._code(self._get(name)):
+            value = self._get(name)
+            code = _as_scalar(value).strip() if _is_text_or_integer(value) else ""
+            # Up to three digits are not compared with the keys, because a made-up key of a test may be so short.
+            code = code if re.fullmatch("[0-9]{1,3}", code) else self._unless_key(code)
+            if code and len(code) <= MAX_CODE and code.isprintable():
                 return CallOutcome.ANSWERED, code
         return CallOutcome.ANSWERED_WITHOUT_CODE, ""
 
     def _get(self, name: str) -> Any:
-        """A field by its documented name, else by that name in another case: eSMS's own pages disagree."""
+        """Get a field by its documented name, or by that name in another case, because eSMS's own pages disagree."""
         fields = self._fields or {}
         if name in fields:
             return fields[name]
         return next((value for key, value in fields.items() if key.casefold() == name.casefold()), None)
 
-    def _code(self, value: Any) -> str:
-        code = _as_scalar(value).strip() if _is_text_or_integer(value) else ""
-        # No key is so short; a key that a test has made up may be.
-        code = code if re.fullmatch("[0-9]{1,3}", code) else self._unless_key(code)
-        return code if len(code) <= MAX_CODE and code.isprintable() else ""
-
-    def _sms_id(self) -> str:
-        value = self._get("SMSID")
-        sms_id = _clean(self._unless_key(_as_scalar(value) if _is_text_or_integer(value) else ""))
-        if len(sms_id) > MAX_SMS_ID:
-            self._notes.append(_LONG_SMS_ID)
-            return ""
-        return sms_id
-
-    def _values(self) -> dict[str, str]:
-        values: dict[str, str] = {}
-        for name, value in (self._fields or {}).items():
-            if len(values) == MAX_VALUES:
-                break
-            if isinstance(value, dict | list) or self._unless_key(name) != name:
-                continue
-            values[_clean(name)[:MAX_NAME]] = _clean(self._unless_key(_as_scalar(value)) or "")[:MAX_VALUE]
-        return values
-
     def _text(self, outcome: CallOutcome) -> str:
-        reply = self._reply
-        # Without fields it is a sentence of ours, because an error page's body may hold the URL and its keys.
+        reply, words = self._reply, ""
+        # A body without fields is not quoted, because an error page may repeat the URL and its keys.
         if self._fields is not None:
-            words = self._words()
+            for name in ("ErrorMessage", "error", "Message"):
+                value = self._get(name)
+                if isinstance(value, str) and (words := _clean(self._unless_key(value))):
+                    break
         elif reply.problem or reply.status is None:
             words = reply.problem
         elif 300 <= reply.status < 400:
@@ -132,13 +125,6 @@ class Answer:
             words = put_together(_WITHOUT_CODE, f"HTTP {reply.status}")
         return put_together(*dict.fromkeys(self._notes), words)[:MAX_TEXT].strip()
 
-    def _words(self) -> str:
-        for name in ("ErrorMessage", "error", "Message"):
-            value = self._get(name)
-            if isinstance(value, str) and (words := _clean(self._unless_key(value))):
-                return words
-        return ""
-
     def _unless_key(self, text: str) -> str:
         if self._keys.show_in(text):
             self._notes.append(WITHHELD)
@@ -147,31 +133,32 @@ class Answer:
 
 
 def own_words(text: str) -> str:
-    """Keep this app's own sentences of a result's text, for the log: eSMS's words may repeat the phone or the text."""
+    """Keep only this app's own sentences, for the log, because eSMS's words may repeat the phone or the message."""
     return put_together(*(part for part in parts(text) if part in _OWN_SENTENCES))
 
 
 def _parse(body: bytes | None) -> Mapping[str, Any] | None:
-    """The JSON object in the body, numbers exact; None for anything else.
+    """Return the JSON object in the body, with exact numbers; None for anything else.
 
-    A value that Python cannot hold is kept as text, so that no field costs the others.
+    A number that Python cannot hold stays text, so that the other fields are not lost with it.
     """
     text = (body or b"").decode("utf-8-sig", "replace")
     try:
-        parsed = json.loads(text, parse_int=_as_integer, parse_float=_as_decimal, parse_constant=str)
-    except (ValueError, RecursionError):  # RecursionError: nested too deeply
+        parsed = json.loads(
+            text,
+            parse_int=lambda digits: int(digits) if len(digits) <= MAX_VALUE else digits,
+            parse_float=_as_decimal,
+            parse_constant=str,
+        )
+    except (ValueError, RecursionError):  # a body that is nested too deeply
         return None
     return parsed if isinstance(parsed, dict) else None
-
-
-def _as_integer(text: str) -> int | str:
-    return int(text) if len(text) <= MAX_VALUE else text
 
 
 def _as_decimal(text: str) -> Decimal | str:
     try:
         return Decimal(text)
-    except ArithmeticError:  # an exponent that Decimal cannot hold
+    except ArithmeticError:  # no number, or an exponent that Decimal cannot hold
         return text
 
 
@@ -187,17 +174,7 @@ def _as_scalar(value: Any) -> str:
     return str(value)
 
 
-def _as_amount(value: Any) -> Decimal | None:
-    """A number, or a string that is one."""
-    text = _as_scalar(value) if not isinstance(value, bool) else ""
-    try:
-        amount = Decimal(text)
-    except ArithmeticError:
-        return None
-    return amount if amount.is_finite() else None
-
-
 def _clean(text: str) -> str:
-    """One line without control, direction or surrogate characters."""
+    """Put the text on one line, without control, direction and surrogate characters."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return re.sub(r" +", " ", printable).strip()

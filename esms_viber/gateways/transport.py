@@ -33,7 +33,7 @@ _NETWORK_UNREACHABLE = gettext_noop("Could not connect: network or host unreacha
 _ANY_COMPRESSION_HEADER = 32 + zlib.MAX_WBITS
 _REDIRECTS = range(300, 400)
 _TIMEOUTS = (TimeoutError, Urllib3Timeout, requests.Timeout)
-# The errors that a call may end in. `Exception` would catch a task queue's time limit as well.
+# A call may end in these errors. `Exception` would catch a task queue's time limit as well.
 _FAILURES = (
     OSError,
     ValueError,
@@ -48,18 +48,18 @@ class Reply:
     """The reply to one call. The body stays out of `repr()`, because an error page may repeat the URL."""
 
     left: bool
-    """Whether bytes of the request were handed to the connection."""
+    """Were bytes of the request handed to the connection?"""
     status: int | None = None
     content_type: str = field(default="", repr=False)
     """The media type, if it is a well-known one."""
     body: bytes | None = field(default=None, repr=False)
-    """None: there is no trustworthy body, and `problem` says why."""
+    """None if there is no trustworthy body; `problem` says why."""
     problem: str = ""
     duration_ms: int = 0
 
 
 class _BadBody(ValueError):
-    """Its text is ours."""
+    """A body that cannot be used. The text is one of this app's own sentences."""
 
 
 class Transport:
@@ -68,7 +68,7 @@ class Transport:
     def __init__(
         self, base_url: str, *, timeout: tuple[float, float], pool_size: int, headers: Mapping[str, str]
     ) -> None:
-        """Raise `ValueError` for a base URL that is none. Proxies and CA bundle of the environment are read here."""
+        """Raise `ValueError` for an invalid base URL. The environment's proxies and CA bundle are read once, here."""
         self._base_url = base_url.rstrip("/") + "/"
         self._timeout = timeout
         self._headers = dict(headers)
@@ -81,11 +81,11 @@ class Transport:
         self._verify = found["verify"] or True
 
     def get(self, path: str, public: str, query: Secret) -> Reply:
-        """GET `path?public&query`; `public` is encoded and holds no key."""
+        """Send GET `path?public&query`; `public` is already encoded and holds no key."""
         return self._call(self._prepare("GET", path), Call(self._timeout, public=public, query=query))
 
     def post(self, path: str, body: Secret) -> Reply:
-        """POST a JSON body."""
+        """Send POST with a JSON body."""
         request = self._prepare("POST", path)
         request.headers["Content-Type"] = "application/json"
         request.headers["Content-Length"] = str(len(body))
@@ -96,7 +96,7 @@ class Transport:
         self._adapter.close()
 
     def _prepare(self, method: str, path: str) -> PreparedRequest:
-        # Instrumentation adds headers of its own, so each call has a copy.
+        # Each call gets a copy, because instrumentation adds headers of its own.
         if (method, path) not in self._requests:
             prepared = requests.Request(method, self._base_url + path, headers=self._headers).prepare()
             self._requests[method, path] = prepared
@@ -104,28 +104,25 @@ class Transport:
 
     def _call(self, request: PreparedRequest, call: Call) -> Reply:
         started = monotonic()
+        status, content_type, body, problem = None, "", None, ""
         token = current_call.set(call)
-        try:
-            status, content_type, body, problem = self._exchange(request, call)
-        finally:
-            current_call.reset(token)
-        duration = round((monotonic() - started) * 1000)
-        return Reply(call.left, status, content_type, body, problem, duration)
-
-    def _exchange(self, request: PreparedRequest, call: Call) -> tuple[int | None, str, bytes | None, str]:
-        status, content_type = None, ""
         try:
             response = self._adapter.send(
                 request, stream=True, timeout=self._timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
             )
-            # An answer proves it; where a test registers one with `responses`, no connection has marked the call.
+            # An answer proves that the request left. No connection marks the call where a test registers answers with
+            # `responses`.
             call.left = True
             status, content_type = response.status_code, response.headers.get("Content-Type", "")
-            return status, content_type, _read_body(response), ""
+            body = _read_body(response)
         except _BadBody as error:
-            return status, content_type, None, str(error)
+            problem = str(error)
         except _FAILURES as error:
-            return status, content_type, None, self._explain(error, status, left=call.left)
+            problem = self._explain(error, status, left=call.left)
+        finally:
+            current_call.reset(token)
+        duration = round((monotonic() - started) * 1000)
+        return Reply(call.left, status, content_type, body, problem, duration)
 
     def _explain(self, error: Exception, status: int | None, *, left: bool) -> str:
         chain = list(_causes(error))
@@ -139,7 +136,7 @@ class Transport:
             return put_together(REDIRECTED, f"HTTP {status}")
         if any(isinstance(cause, _TIMEOUTS) for cause in chain):
             return put_together(_LATE, f"{self._timeout[1]:g} s")
-        # Without the wrappers of requests, because each of them is an OSError, whatever it wraps.
+        # The wrappers of requests are left out, because each of them is an OSError, whatever it wraps.
         reasons = [cause for cause in chain if not isinstance(cause, requests.RequestException)]
         is_cut = any(isinstance(reason, OSError | http.client.IncompleteRead) for reason in reasons)
         return _CUT if is_cut else _NOT_HTTP
@@ -149,11 +146,11 @@ def _read_body(response: Response) -> bytes:
     raw: urllib3.HTTPResponse = response.raw
     data = b""
     try:
-        # Until nothing comes: only then does urllib3 say that the body was shorter than announced.
+        # Read until nothing comes, because only then does urllib3 raise for a body shorter than announced.
         while len(data) <= MAX_BODY_BYTES and (more := raw.read(MAX_BODY_BYTES + 1 - len(data), decode_content=False)):
             data += more
     finally:
-        # A connection whose answer was read to its end is back in the pool by now and stays open.
+        # This closes no connection whose answer was read to its end, because that one is back in the pool by now.
         raw.close()
     if len(data) <= MAX_BODY_BYTES and response.headers.get("Content-Encoding", "identity") != "identity":
         decompressor = zlib.decompressobj(_ANY_COMPRESSION_HEADER)
@@ -169,7 +166,7 @@ def _read_body(response: Response) -> bytes:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it wraps: requests and urllib3 keep the reason now in one place, now in another."""
+    """Yield the error and all that it wraps, because requests and urllib3 keep the reason in different places."""
     waiting, seen = [error], set[int]()
     while waiting:
         current = waiting.pop()
@@ -187,7 +184,7 @@ _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], 
     (ConnectionRefusedError, gettext_noop("Could not connect: connection refused")),
     (ssl.SSLCertVerificationError, gettext_noop("Could not connect: TLS certificate not accepted")),
     (ssl.SSLError, gettext_noop("Could not connect: TLS handshake failed")),
-    # Only Python's own, because to urllib3 every failed connection is a time-out.
+    # This is Python's own `TimeoutError`, because in urllib3 every failed connection counts as a time-out.
     (TimeoutError, gettext_noop("Could not connect: time-out")),
     (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
 )

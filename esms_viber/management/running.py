@@ -1,4 +1,4 @@
-"""Shared by commands that run for long: they end in good order, and show how far they are."""
+"""Signals and progress for commands that run for long."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SECONDS_BETWEEN_COUNTS = 10
 
 @contextmanager
 def running(say: Callable[[str], object], total: int | None, verbosity: int) -> Iterator[tuple[StopSignals, Progress]]:
-    """Give whether to stop, and whom to tell how many more are done. `total`: None where there is no end to it."""
+    """Give the run its `StopSignals` and its `Progress`; `total` is None for a run without end."""
     with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
         yield should_stop, progress
 
 
 @contextmanager
 def telling_misconfiguration() -> Iterator[None]:
-    """Raise `CommandError` with its sentence, instead of a traceback, for a setting that keeps it from running."""
+    """Turn `ImproperlyConfigured` into `CommandError`, so that its sentence is shown instead of a traceback."""
     try:
         yield
     except ImproperlyConfigured as error:
@@ -38,7 +38,7 @@ def telling_misconfiguration() -> Iterator[None]:
 
 
 def tell_trouble(account_code: str, *, outage: bool) -> None:
-    """Raise `CommandError`, for which the process exits with 1, where eSMS refused the account or did not answer."""
+    """Raise `CommandError`, for which the process exits with 1, if eSMS refused the account or did not answer."""
     if account_code:
         code = describe(account_code)
         raise CommandError(
@@ -50,7 +50,7 @@ def tell_trouble(account_code: str, *, outage: bool) -> None:
 
 
 class StopSignals:
-    """Is the run to end? Ctrl-C and SIGTERM say so; the second of them ends the process there and then."""
+    """Should the run end? Ctrl-C and SIGTERM ask for it, and a second one of them ends the process at once."""
 
     def __init__(self, say: Callable[[str], object], *, verbosity: int) -> None:
         self._say = say
@@ -60,12 +60,12 @@ class StopSignals:
     def __call__(self) -> bool:
         if self._asked and not self._told:
             self._told = True
-            # Said here, because the handler may have interrupted another line that was being written.
+            # The handler does not say this, because it may have interrupted the writing of another line.
             self._say(_("Stopping as soon as the calls on the wire have ended. Press Ctrl-C again to end at once."))
         return self._asked
 
     def __enter__(self) -> Self:
-        # Elsewhere than in the main thread there are no signals to be had; nor does anybody press Ctrl-C.
+        # Only the main thread may set signal handlers.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -82,7 +82,7 @@ class StopSignals:
 
 
 class Progress:
-    """Show how many are done: a line that counts on a terminal, else a line now and then; none with `--verbosity 0`."""
+    """Show how many are done: a counting line on a terminal, else a line now and then; none with `--verbosity 0`."""
 
     def __init__(self, total: int | None, say: Callable[[str], object], *, verbosity: int) -> None:
         self._say, self._total, self._done = say, total, 0

@@ -10,7 +10,7 @@ from ...formatting import dong
 
 
 class Command(BaseCommand):
-    # Because a failed check would end it with 1, before it tells what is wrong, or does what can be done all the same.
+    # Checks do not run first, because a failed one would exit with 1 before the command says or does what it can.
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:

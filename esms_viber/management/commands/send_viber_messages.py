@@ -11,7 +11,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ...delivery.worker import DeliverySummary, Worker, watch
+from ...delivery import worker
 from ...formatting import grouped
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status, require_setup
@@ -21,7 +21,7 @@ NEEDS_A_PERSON, BLOCKED = 1, 2
 
 
 class Command(BaseCommand):
-    # Because a failed check would end it with 1, before it tells what is wrong, or does what can be done all the same.
+    # Checks do not run first, because a failed one would exit with 1 before the command says or does what it can.
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -53,53 +53,63 @@ class Command(BaseCommand):
             return
         with telling_misconfiguration():
             require_setup()
-            self._watch(verbosity) if watch else self._send(limit, verbosity)
+            total = None
+            if not watch:
+                due = OutboundViberMessage.objects.due().count()
+                total = due if limit is None else min(due, limit)
+            elif verbosity:
+                self._say(_("Sending what becomes due; Ctrl-C ends it."))
+            with running(self._say, total, verbosity) as (should_stop, progress):
+                if watch:
+                    summary = worker.watch(should_stop=should_stop, on_progress=progress)
+                else:
+                    summary = worker.Worker(limit=limit, should_stop=should_stop, on_progress=progress).run()
+            if verbosity:
+                self._say(
+                    _(
+                        "%(sent)d sent, %(failed)d failed, %(unknown)d unknown, %(requeued)d to be tried again, "
+                        "%(left)d left"
+                    )
+                    % {
+                        "sent": summary.sent,
+                        "failed": summary.failed,
+                        "unknown": summary.unknown,
+                        "requeued": summary.requeued,
+                        "left": summary.left,
+                    }
+                )
+            if not watch:
+                tell_trouble(summary.account_code, outage=summary.outage)
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
 
-    # -- sending -------------------------------------------------------------------------------------------------------
-
-    def _send(self, limit: int | None, verbosity: int) -> None:
-        due = OutboundViberMessage.objects.due().count()
-        total = due if limit is None else min(due, limit)
-        with running(self._say, total, verbosity) as (should_stop, progress):
-            summary = Worker(limit=limit, should_stop=should_stop, on_progress=progress).run()
-        self._tell(summary, verbosity)
-        tell_trouble(summary.account_code, outage=summary.outage)
-
-    def _watch(self, verbosity: int) -> None:
-        if verbosity:
-            self._say(_("Sending what becomes due; Ctrl-C ends it."))
-        with running(self._say, None, verbosity) as (should_stop, progress):
-            summary = watch(should_stop=should_stop, on_progress=progress)
-        self._tell(summary, verbosity)
-
-    def _tell(self, summary: DeliverySummary, verbosity: int) -> None:
-        if not verbosity:
-            return
-        self._say(
-            _("%(sent)d sent, %(failed)d failed, %(unknown)d unknown, %(requeued)d to be tried again, %(left)d left")
-            % {
-                "sent": summary.sent,
-                "failed": summary.failed,
-                "unknown": summary.unknown,
-                "requeued": summary.requeued,
-                "left": summary.left,
-            }
-        )
-
-    # -- showing -------------------------------------------------------------------------------------------------------
-
     def _show(self, status: QueueStatus, form: str) -> None:
         if form == "json":
             self._say(json.dumps(status.as_dict(), indent=2))
         else:
+            oldest = stuck = ""
+            if (when := status.oldest_due_at) is not None:
+                local = timezone.localtime(when) if timezone.is_aware(when) else when
+                # The age is in its largest unit. Django's own `timesince` is not used: it is English in Vietnamese.
+                minutes = max(0, (status.at - when) // dt.timedelta(minutes=1))
+                hours, days = minutes // 60, minutes // (24 * 60)
+                if days:
+                    age = ngettext("one day", "%(count)s days", days) % {"count": grouped(days)}
+                elif hours:
+                    age = ngettext("one hour", "%(count)s hours", hours) % {"count": grouped(hours)}
+                else:
+                    age = ngettext("one minute", "%(count)s minutes", minutes) % {"count": grouped(minutes)}
+                oldest = _("the oldest since %(time)s (%(age)s)")
+                oldest %= {"time": date_format(local, "SHORT_DATETIME_FORMAT"), "age": age}
+            if status.stuck:
+                stuck = _("%(count)s of them by a worker that is gone; the next worker takes them over")
+                stuck %= {"count": grouped(status.stuck)}
             counts = [
                 (_("queued"), status.queued, ""),
-                (_("due now"), status.due, _since(status)),
-                (_("being sent"), status.sending, _stuck(status.stuck)),
+                (_("due now"), status.due, oldest),
+                (_("being sent"), status.sending, stuck),
                 (_("unknown"), status.unknown, ""),
             ]
             width = max(len(name) for name, _count, _remark in counts)
@@ -111,26 +121,3 @@ class Command(BaseCommand):
                 self._say(self.style.WARNING(sentence))
         if code := BLOCKED if status.blocked else NEEDS_A_PERSON if status.needs_a_person else 0:
             sys.exit(code)
-
-
-def _since(status: QueueStatus) -> str:
-    when = status.oldest_due_at
-    if when is None:
-        return ""
-    moment = date_format(timezone.localtime(when) if timezone.is_aware(when) else when, "SHORT_DATETIME_FORMAT")
-    # In the largest unit of which there is one, because Django's own `timesince` is English in Vietnamese.
-    minutes = max(0, (status.at - when) // dt.timedelta(minutes=1))
-    hours, days = minutes // 60, minutes // (24 * 60)
-    if days:
-        age = ngettext("one day", "%(count)s days", days) % {"count": grouped(days)}
-    elif hours:
-        age = ngettext("one hour", "%(count)s hours", hours) % {"count": grouped(hours)}
-    else:
-        age = ngettext("one minute", "%(count)s minutes", minutes) % {"count": grouped(minutes)}
-    return _("the oldest since %(time)s (%(age)s)") % {"time": moment, "age": age}
-
-
-def _stuck(count: int) -> str:
-    if not count:
-        return ""
-    return _("%(count)s of them by a worker that is gone; the next worker takes them over") % {"count": grouped(count)}
