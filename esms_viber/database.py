@@ -169,7 +169,7 @@ def _update_many(
     equations = [f"{quote(field.column)} = %s" for field in fields]
     written, wanted = ", ".join(equations[: len(columns)]), " AND ".join(equations[len(columns) :])
     # The names are the model's own columns, and every value is a parameter.
-    sql = f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}"  # noqa: S608
+    sql = f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}"  # noqa: S608 - see above
     with connection.cursor() as cursor:
         cursor.executemany(
             sql,

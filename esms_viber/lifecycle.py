@@ -1,10 +1,13 @@
-"""The transitions of a message: the only writer of `status`, and every column that goes with it."""
+"""The transitions of a message: their table, the only writer of `status`, and the columns that go with each.
+
+Beside it, `delivery.claims` writes the lease and what must be committed before a call, and `reports` what a late
+answer or a report adds without moving the status.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import random
 import uuid
 import zoneinfo
 from collections import Counter
@@ -241,7 +244,7 @@ def report(message: OutboundViberMessage, to: Status, columns: dict[str, Any], e
     return Transition(message, to, columns, event, under=message.request_id)
 
 
-# -- when to try and to ask again --------------------------------------------------------------------------------------
+# -- until when to repeat, and when to ask -----------------------------------------------------------------------------
 
 VIETNAM = zoneinfo.ZoneInfo("Asia/Ho_Chi_Minh")
 
@@ -264,12 +267,6 @@ def may_repeat_at(uncertain_since: dt.datetime, when: dt.datetime) -> bool:
     """
     last = (when + QUIET_END_OF_DAY).astimezone(VIETNAM)
     return uncertain_since.astimezone(VIETNAM).date() == last.date()
-
-
-def back_off(attempts: int) -> dt.timedelta:
-    """15 s, doubled for each call made, up to 15 minutes; spread, so that waiting messages do not come all at once."""
-    seconds = min(15 * 2 ** min(attempts - 1, 10), 900) if attempts else 15
-    return dt.timedelta(seconds=seconds * random.uniform(0.75, 1))  # noqa: S311 - jitter, not a secret
 
 
 def first_query_at(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime) -> dt.datetime | None:
@@ -306,7 +303,7 @@ def store_events(events: Iterable[ViberMessageEvent | None]) -> None:
 
 
 def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
-    """Count, by primary key, the calls under the current RequestId that left, so far as is known, without an answer."""
+    """Count, by primary key, the calls under the current RequestId that may have reached eSMS and had no answer."""
     if not messages:
         return Counter()
     events = ViberMessageEvent.objects.for_writing().filter(message__in=[message.id for message in messages])

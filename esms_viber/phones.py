@@ -98,14 +98,6 @@ def mask_phone(phone: str) -> str:
     return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"
 
 
-def same_phone(first: str, second: str) -> bool:
-    """Do two spellings name the same number? False if either cannot be read."""
-    try:
-        return normalize_phone(first) == normalize_phone(second)
-    except InvalidPhone:
-        return False
-
-
 def phone_search_digits(text: str) -> str:
     """Return the digits to look for in stored numbers, given a whole or partial number in any spelling.
 

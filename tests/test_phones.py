@@ -11,7 +11,6 @@ from esms_viber.phones import (
     mask_phone,
     normalize_phone,
     phone_search_digits,
-    same_phone,
     to_national,
 )
 
@@ -254,17 +253,6 @@ def test_mask_hides_the_middle_and_everything_that_is_no_phone() -> None:
     assert mask_phone("") == "***"
 
 
-@pytest.mark.parametrize("other", ["0901888484", "84901888484", " 84901888484", "+84901888484"])
-def test_same_phone_in_a_callbacks_spelling(other: str) -> None:
-    assert same_phone(PHONE, other)
-
-
-@pytest.mark.parametrize("other", ["0901888485", "", "abc", "01201234567"])
-def test_another_or_unreadable_phone_is_not_the_same(other: str) -> None:
-    assert not same_phone(PHONE, other)
-    assert not same_phone(other, other) or other == "0901888485"
-
-
 @pytest.mark.parametrize(
     ("text", "digits"),
     [
@@ -320,7 +308,6 @@ def test_gives_a_mobile_number_or_a_reason(text: str) -> None:
         phone = ""
     assert phone or reason
     assert not phone or normalize_phone(phone) == normalize_phone(to_national(phone)) == phone
-    assert same_phone(text, phone) == bool(phone)
     assert not phone or phone_search_digits(text) in phone
 
 

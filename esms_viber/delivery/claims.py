@@ -24,6 +24,7 @@ from ..formatting import put_together
 from ..lifecycle import ABANDONED, Transition
 from ..models import OutboundViberMessage, Status
 from ..signals import CancelSend, pre_send
+from .outcomes import back_off
 from .payload import Attempt, outgoing_for
 
 logger = logging.getLogger("esms_viber")
@@ -194,7 +195,7 @@ def refused_by_site(attempt: Attempt) -> Transition | None:
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "a pre_send receiver failed; message %s waits", message.id)
         reason = put_together(_NOT_CHECKED, type(error).__name__)
-        when = timezone.now() + lifecycle.back_off(5)
+        when = timezone.now() + back_off(5)
         change = lifecycle.release(message, when=when, error_message=reason)
     else:
         return None

@@ -1,7 +1,9 @@
-"""The table of outcomes: it decides by the result of a call what becomes of the message."""
+"""The table of outcomes: the result of a call decides what becomes of the message. And how long a repeat waits."""
 
 from __future__ import annotations
 
+import datetime as dt
+import random
 from dataclasses import dataclass
 
 from ..codes import Verdict, describe
@@ -17,7 +19,7 @@ class Decision:
     repeat: bool = False
     """Will it be called again without anyone asking?"""
     counts: bool = False
-    """Is the repeat one of the `MAX_ATTEMPTS`?"""
+    """Does the call count against `MAX_ATTEMPTS`?"""
 
 
 _SENT = Decision(Status.SENT)
@@ -46,6 +48,12 @@ def decide(result: SendResult, *, first: bool) -> Decision:
             return _FAILED if first else _LEFT_UNKNOWN
         case _:
             return _LEFT_UNKNOWN
+
+
+def back_off(attempts: int) -> dt.timedelta:
+    """15 s, doubled for each call made, up to 15 minutes; spread, so that waiting messages do not come all at once."""
+    seconds = min(15 * 2 ** min(attempts - 1, 10), 900) if attempts else 15
+    return dt.timedelta(seconds=seconds * random.uniform(0.75, 1))  # noqa: S311 - jitter, not a secret
 
 
 def is_silent(result: SendResult | StatusResult) -> bool:

@@ -23,7 +23,7 @@ from ..gateways.responses import own_words
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..phones import mask_phone
-from .outcomes import Decision, decide
+from .outcomes import Decision, back_off, decide
 from .payload import Attempt
 
 logger = logging.getLogger("esms_viber")
@@ -120,7 +120,7 @@ def _event(message: OutboundViberMessage, result: SendResult) -> ViberMessageEve
 def _next_attempt_at(message: OutboundViberMessage, decision: Decision, unanswered: Counter[int]) -> dt.datetime | None:
     if not decision.repeat:
         return None
-    when = timezone.now() + lifecycle.back_off(message.attempts)
+    when = timezone.now() + back_off(message.attempts)
     if decision.status == Status.QUEUED:
         return when
     if decision.counts and unanswered[message.id] + 1 >= get_settings().MAX_ATTEMPTS:

@@ -224,7 +224,11 @@ class Worker:
         self._count([message for message in messages if message.status != Status.SENDING])
 
     def _hold(self) -> None:
-        """Renew the leases in time, and meanwhile take over what dead workers left, because its day ends."""
+        """Renew the leases in time.
+
+        A worker that sends anything also takes over what dead ones left, however busy it is, because an uncertain call
+        can be repeated on its own day only.
+        """
         if time.monotonic() - self._renewed_at > claims.LEASE.total_seconds() / 4:
             self._renewed_at = time.monotonic()
             claims.renew([*(attempt.message for attempt in self._on_the_wire.values()), *self._starting])

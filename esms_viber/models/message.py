@@ -126,6 +126,9 @@ class OutboundViberMessage(GuardedSave):
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     claim_id = models.CharField(max_length=32, blank=True, editable=False)
     uncertain_since = models.DateTimeField(_("uncertain since"), null=True, blank=True, editable=False)
+    """Committed before the first call under the current RequestId; null as long as surely no call of it was taken.
+
+    A row that has it may be at eSMS already, so it is only ever called again under the same RequestId."""
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     queued_at = models.DateTimeField(_("queued at"), null=True, blank=True, editable=False)
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True, editable=False)

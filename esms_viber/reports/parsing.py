@@ -50,19 +50,12 @@ LEFT_OUT = {
     "SendSuccess": gettext_noop("The number of successes could not be read and is left out."),
     "SendFailed": gettext_noop("The number of failures could not be read and is left out."),
 }
-"""The history's sentences about unreadable fields that decide nothing, by their names in eSMS's documentation."""
+"""The history's sentences about unreadable fields that decide nothing, by their names in eSMS's documentation.
 
-_FIELDS = (
-    "smsid",
-    "requestid",
-    "phonenumber",
-    "sendstatus",
-    "sendsuccess",
-    "sendfailed",
-    "totalprice",
-    "telcoid",
-)
-_IDENTIFIERS = _FIELDS[:3]
+A field is read only if it stands here, because a report must never fail over a missing sentence."""
+
+_FIELDS = {"sendstatus", *(name.lower() for name in LEFT_OUT)}
+_IDENTIFIERS = {"smsid", "requestid", "phonenumber"}
 
 
 class ReportVerdict(enum.Enum):
@@ -207,10 +200,6 @@ def _printable(text: str) -> str | None:
     if len(text) > _MAX_ID_LENGTH or _UNSTORABLE.search(text) or _REPLACEMENT in text or not _bare(text):
         return None
     return text
-
-
-def _sms_id(text: str) -> str | None:
-    return None if _MASKED.search(text) else _printable(text)
 
 
 def _phone_in(text: str) -> str | None:

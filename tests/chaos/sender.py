@@ -29,11 +29,10 @@ def main(base_url: str, callback_origin: str, read_seconds: str) -> None:
     logging.getLogger("esms_viber").setLevel(logging.CRITICAL)
     from django.core.management import call_command
 
-    from esms_viber import lifecycle
-    from esms_viber.delivery import claims, worker
+    from esms_viber.delivery import claims, outcomes, worker
 
     claims.LEASE = dt.timedelta(seconds=LEASE)
-    lifecycle.random = SimpleNamespace(uniform=lambda low, high: high / 100)
+    outcomes.random = SimpleNamespace(uniform=lambda low, high: high / 100)
     worker.FIRST_PAUSE = worker.LONGEST_PAUSE = 0.3
     worker.LOOKING = 0.1
     call_command("send_viber_messages", watch=True, verbosity=0)
