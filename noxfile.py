@@ -50,7 +50,7 @@ def _check_translations(session: nox.Session, folder: str) -> None:
     """Every string of the source stands in the catalogue, and is translated."""
     copy = Path(session.create_tmp()) / "translations"
     shutil.rmtree(copy, ignore_errors=True)
-    ignored = shutil.ignore_patterns(".*", "*.sqlite3", "__pycache__", "tests")
+    ignored = shutil.ignore_patterns(".*", "*.sqlite3*", "__pycache__", "tests")
     shutil.copytree(".", copy, ignore=ignored)
     with session.chdir(copy / folder):
         session.run(
