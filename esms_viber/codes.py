@@ -21,7 +21,11 @@ class Verdict(enum.Enum):
     ACCEPTED = "accepted"
     """eSMS took the message; not a proof of delivery."""
     MESSAGE = "message"
-    """eSMS refuses this message for good as it stands; other messages are not concerned."""
+    """eSMS refuses this message for good as it stands. Many in a row with the same code concern all messages."""
+    PHONE = "phone"
+    """eSMS refuses this phone; it says nothing of other messages."""
+    BRAND = "brand"
+    """eSMS refuses every message under this brand name, until somebody changes the settings or the registration."""
     ACCOUNT = "account"
     """eSMS refuses every message, until somebody changes the account or the settings."""
     DUPLICATE = "duplicate"
@@ -48,7 +52,7 @@ _CHECK_BEFORE_RESENDING = _(
 _TABLE = (
     Code(
         "99",
-        Verdict.MESSAGE,
+        Verdict.PHONE,
         _("eSMS blocks this phone number."),
         _("Do not send to this number again unless eSMS support lifts the block."),
     ),
@@ -78,7 +82,7 @@ _TABLE = (
     ),
     Code(
         "104",
-        Verdict.MESSAGE,
+        Verdict.BRAND,
         _("eSMS does not know this brand name, or it is not active yet."),
         _("Compare the brand name, capital letters too, with the one registered on the eSMS portal."),
     ),
@@ -92,7 +96,7 @@ _TABLE = (
     Code("107", Verdict.MESSAGE, _("A request needs at least 30 different numbers."), _NOT_FOR_VIBER),
     Code(
         "108",
-        Verdict.MESSAGE,
+        Verdict.PHONE,
         _("eSMS cannot read the phone number."),
         _("Correct the number, then send the message again."),
     ),
@@ -100,9 +104,9 @@ _TABLE = (
     Code("115", Verdict.MESSAGE, _("The hash of the phone number is not valid."), _NOT_FOR_VIBER),
     Code(
         "118",
-        Verdict.MESSAGE,
+        Verdict.ACCOUNT,
         _("eSMS does not support this type of message."),
-        _("Ask eSMS whether Viber is enabled for the account and the brand name, then send again."),
+        _("Ask eSMS whether Viber is enabled for the account and the brand name."),
     ),
     Code(
         "120",
@@ -145,7 +149,7 @@ _TABLE = (
     Code("210", Verdict.MESSAGE, _("The content does not have the form that Zalo wants."), _NOT_FOR_VIBER),
     Code(
         "300",
-        Verdict.MESSAGE,
+        Verdict.ACCOUNT,
         _("The type of message is missing."),
         _("Ask the site's developer: the request went out without the message type of Viber."),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import defaultdict
@@ -10,13 +11,16 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections, models, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, models, transaction
 from django.db.transaction import TransactionManagementError
 
 View = TypeVar("View", bound=Callable[..., Any])
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Row = TypeVar("Row", bound=models.Model)
+
+AWAY = (OperationalError, InterfaceError)
+"""Errors of a database that is away, or that could not do now what it can do later."""
 
 TRIES = 4
 """For a lock that could not be had in time, a deadlock, or a connection that the server has closed."""
@@ -56,31 +60,53 @@ def atomic_for_writing(using: str) -> Iterator[None]:
         connection.transaction_mode = mode
 
 
-def in_transaction(work: Callable[[], Result], *, using: str, repeatable: bool = True) -> Result:
+def in_transaction(
+    work: Callable[[], Result],
+    *,
+    using: str,
+    repeatable: bool = True,
+    was_committed: Callable[[Result], bool] | None = None,
+    keep_trying: Callable[[], bool] = lambda: False,
+) -> Result:
     """Do the work in a transaction, and again from its start where the database could not finish it.
 
-    The work must change nothing in memory that a second run would not change again. Pass `repeatable=False` for work
-    that must not be done twice: then the error of a lost commit is raised, because nobody knows whether it was done.
-    Inside an open transaction, and with autocommit off, the work is done once, because only the caller can begin anew.
+    The work must change nothing in memory that a second run would not change again. The answer to a COMMIT can be lost
+    with the connection: then `was_committed` is asked, in the next transaction and with the result of the work, whether
+    it stands in the database after all, and if so the work is not repeated. Hooks of the lost transaction's own
+    `on_commit()` are not called. Pass `repeatable=False` for work that cannot tell: then the error is raised, because
+    nobody knows whether it was done. Inside an open transaction, and with autocommit off, the work is done once,
+    because only the caller can begin anew. After a few tries `keep_trying` is asked whether to go on, and may wait.
     """
     connection = connections[using]
-    for tries_left in reversed(range(TRIES)):
+    done: list[Result] = []
+    for tried in itertools.count(1):
         was_open = connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
-        is_done = False
         try:
             with atomic_for_writing(using):
-                result = work()
-                is_done = True
-        except (OperationalError, InterfaceError):
+                if not (done and was_committed is not None and was_committed(done[0])):
+                    done.clear()
+                    done.append(work())
+        except AWAY:
             # `DedupeKeyTaken` is one too: a new transaction sees the message that has the key.
-            if was_open or not tries_left or (is_done and not repeatable):
+            if was_open or (done and not repeatable) or (tried >= TRIES and not keep_trying()):
                 raise
             # Wait a random time, because two that met in a deadlock must not meet again.
             time.sleep(random.uniform(0, 0.2))  # noqa: S311 - not a secret
             connection.close_if_unusable_or_obsolete()
         else:
-            return result
+            return done[0]
     raise AssertionError("unreachable")
+
+
+def is_reachable(using: str) -> bool:
+    """Does the database answer? A connection that is broken is closed, so that the next use makes another."""
+    connection = connections[using]
+    try:
+        connection.close_if_unusable_or_obsolete()
+        connection.ensure_connection()
+    except DatabaseError:
+        return False
+    return bool(connection.is_usable())
 
 
 def refuse_open_transaction(hint: str, *, using: str) -> None:

@@ -11,21 +11,23 @@ from django.db import connections, transaction
 from django.utils import translation
 
 from .conf import get_dispatcher, get_settings
-from .delivery.worker import Worker
+from .delivery.worker import IN_REQUEST, Worker
 from .exceptions import log_failure
 from .models import OutboundViberMessage
 from .monitoring import find_trouble
 
 logger = logging.getLogger("esms_viber")
 
-INLINE_SECONDS = 20.0
 TASK_SIZE = 500
 """The most messages of one task: so several workers share a large batch."""
 
 
 def inline(pks: list[int]) -> None:
-    """Send now, in this process: at most `INLINE_LIMIT` messages, and no new call after 20 seconds."""
-    summary = Worker(pks, limit=get_settings().INLINE_LIMIT, seconds=INLINE_SECONDS).run()
+    """Send now, in this process: at most `INLINE_LIMIT` messages, in ten seconds at most.
+
+    While eSMS does not answer, or refuses the account, one request at a time makes a call; what the others queue waits.
+    """
+    summary = Worker(pks, limit=get_settings().INLINE_LIMIT, within=IN_REQUEST).run()
     if summary.left:
         logger.warning(
             "%d of %d messages were not sent now and stay queued; `manage.py send_viber_messages` sends them.",

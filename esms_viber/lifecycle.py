@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, transaction
-from django.db.models import Count
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
@@ -66,7 +66,6 @@ class Transition:
     under: str | None = None
     """Where given, the row must still have this RequestId."""
     old: Status = field(init=False)
-    is_written: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.old = Status(self.message.status)
@@ -74,6 +73,11 @@ class Transition:
             raise ValueError(f"a message does not go from {self.old} to {self.to}")
         if self.old == Status.SENDING:
             self.columns = {**self.columns, "claim_id": "", "lease_until": None}
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The columns that the UPDATE writes."""
+        return {"status": self.to, **self.columns}
 
     @property
     def expected(self) -> dict[str, Any]:
@@ -86,28 +90,45 @@ class Transition:
         return found
 
 
-def transition(*changes: Transition, announce_them: bool = True) -> bool:
-    """Write the changes, in one UPDATE for all rows that become the same.
+def transition(*changes: Transition) -> bool:
+    """Write the changes, in one UPDATE for all rows that become the same, and send `status_changed` after the commit.
 
     False, and nothing written, where the row of a single change has moved on in the meantime. For several the caller
-    holds the rows locked; `DatabaseError` where one of them is not as expected after all. `status_changed` is sent
-    after the commit, unless the caller does that with `announce()`.
+    holds the rows locked; `DatabaseError` where one of them is not as expected after all.
     """
-    written = [{"status": change.to, **change.columns} for change in changes]
-    alias = OutboundViberMessage.objects.write_alias()
-    pairs = [(change.expected, columns) for change, columns in zip(changes, written, strict=True)]
-    found = update_each(OutboundViberMessage, pairs, using=alias)
+    if not write(*changes):
+        return False
+    adopt(changes)
+    announce_after_commit(changes)
+    return True
+
+
+def write(*changes: Transition) -> bool:
+    """Do as `transition()`, but leave the instances as they are, and tell nobody.
+
+    So a transaction that is repeated finds the instances as they were. After the commit the caller hands the changes to
+    `adopt()`, and then to `announce()` or `announce_after_commit()`.
+    """
+    pairs = [(change.expected, change.written) for change in changes]
+    found = update_each(OutboundViberMessage, pairs, using=OutboundViberMessage.objects.write_alias())
     if found != len(changes):
         if len(changes) > 1:
             raise DatabaseError(f"{len(changes)} messages were to change, {found} are as expected")
         return False
-    for change, columns in zip(changes, written, strict=True):
-        set_columns(change.message, **columns)
-        change.is_written = True
-    if announce_them:
-        for change in changes:
-            transaction.on_commit(partial(announce, change), using=alias, robust=True)
     return True
+
+
+def adopt(changes: Iterable[Transition]) -> None:
+    """Set on the instances what was written to their rows."""
+    for change in changes:
+        set_columns(change.message, **change.written)
+
+
+def announce_after_commit(changes: Iterable[Transition]) -> None:
+    """Send `status_changed` for each change as soon as no transaction is open."""
+    alias = OutboundViberMessage.objects.write_alias()
+    for change in changes:
+        transaction.on_commit(partial(announce, change), using=alias, robust=True)
 
 
 def announce(change: Transition) -> None:
@@ -174,7 +195,7 @@ def claim(message: OutboundViberMessage, claim_id: str, lease_until: dt.datetime
 def release(message: OutboundViberMessage, *, when: dt.datetime | None, **columns: Any) -> Transition:
     """Give up a claim: queued again or, where an earlier call may have been taken, unknown and to be repeated then."""
     uncertain_since = columns.setdefault("uncertain_since", message.uncertain_since)
-    if uncertain_since and when and not may_repeat_at(uncertain_since, when):
+    if uncertain_since and when and not may_repeat_at(uncertain_since, max(when, timezone.now())):
         when = None
     to = Status.UNKNOWN if uncertain_since else Status.QUEUED
     return Transition(message, to, {"next_attempt_at": when, **columns})
@@ -286,15 +307,32 @@ ABANDONED = "abandoned"
 """Beside the values of `CallOutcome`, in the history: the worker was gone before it could tell how far its call got."""
 
 
+_UNANSWERED = (CallOutcome.NO_ANSWER.value, CallOutcome.ANSWERED_WITHOUT_CODE.value, ABANDONED)
+
+
 def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberMessageEvent:
-    """A line for the history, not stored yet: a note unless another kind is given; English, as `formatting` has it."""
+    """A line for the history, not stored yet: a note unless another kind is given; English, as `formatting` has it.
+
+    By its fingerprint a transaction that is repeated knows that the line, and all that came with it, was committed.
+    "Requested" has none, because what a caller asks for is never repeated.
+    """
     fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
+    if fields["kind"] != ViberMessageEvent.Kind.REQUESTED:
+        fields.setdefault("fingerprint", uuid.uuid4().hex)
     return ViberMessageEvent(message=message, request_id=message.request_id, text=text[:500], **fields)
 
 
-def note(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> None:
+def note(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> list[ViberMessageEvent]:
     """Add the same line to the history of each message."""
-    store_events(make_note(message, text, **fields) for message in messages)
+    events = [make_note(message, text, **fields) for message in messages]
+    store_events(events)
+    return events
+
+
+def is_stored(events: Iterable[ViberMessageEvent | None]) -> bool:
+    """Does the history hold these lines? All of them were written in one transaction, so that one tells."""
+    first = next((event.fingerprint for event in events if event is not None and event.fingerprint), None)
+    return first is not None and ViberMessageEvent.objects.for_writing().filter(fingerprint=first).exists()
 
 
 def store_events(events: Iterable[ViberMessageEvent | None]) -> None:
@@ -303,14 +341,21 @@ def store_events(events: Iterable[ViberMessageEvent | None]) -> None:
 
 
 def count_unanswered(messages: Sequence[OutboundViberMessage]) -> Counter[int]:
-    """Count, by primary key, the calls under the current RequestId that may have reached eSMS and had no answer."""
+    """Count, by primary key, the calls under the current RequestId that may have reached eSMS and had no answer.
+
+    Those of an outage do not count: they are marked `while_open`, or taken back by a later line that is `uncounted`.
+    """
     if not messages:
         return Counter()
-    events = ViberMessageEvent.objects.for_writing().filter(message__in=[message.id for message in messages])
-    events = events.filter(data__outcome__in=[CallOutcome.NO_ANSWER.value, ABANDONED])
-    counts = events.order_by().values_list("message", "request_id").annotate(Count("pk"))
     current = {message.id: message.request_id for message in messages}
-    return Counter({pk: count for pk, request_id, count in counts if current[pk] == request_id})
+    events = ViberMessageEvent.objects.for_writing().filter(message__in=current).order_by()
+    counts = Counter[int]()
+    for pk, request_id, data in events.filter(Q(data__outcome__in=_UNANSWERED) | Q(data__uncounted=True)).values_list(
+        "message", "request_id", "data"
+    ):
+        if request_id == current[pk] and not data.get("while_open"):
+            counts[pk] += -1 if data.get("uncounted") else 1
+    return counts
 
 
 def log_undecided(message: OutboundViberMessage) -> None:

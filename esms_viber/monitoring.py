@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.core.checks import ERROR
 from django.core.exceptions import ImproperlyConfigured
@@ -15,13 +15,13 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .codes import ACCOUNT_CODES, describe
-from .conf import get_dispatcher, get_settings, readable_settings
-from .formatting import grouped
-from .gateways.base import CallOutcome
+from .codes import Verdict, describe
+from .conf import get_dispatcher, get_settings
+from .formatting import grouped, moment, stored
 from .gateways.loading import get_gateway
 from .lifecycle import new_request_id
-from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .models import OutboundViberMessage, Status, ViberGatewayState, ViberMessageEvent
+from .models.choices import NOT_CHECKED
 from .tokens import LARGEST_PK, callback_url
 
 # -- the settings ------------------------------------------------------------------------------------------------------
@@ -88,10 +88,11 @@ def _tasks_cannot_be_used(problem: str) -> str:
 STALLED_AFTER = dt.timedelta(minutes=10)
 """Nobody sends messages that are due for so long without a single call, because cron comes every minute."""
 
-_SILENCE = 5
-"""Calls in a row without an answer that are told as an outage; a worker stops after `CONCURRENCY` of them."""
+QUIET = dt.timedelta(minutes=1)
+"""After a call without an answer: if nothing was called for since, nobody tries whether eSMS answers again."""
 
-_NON_ANSWERS = {CallOutcome.NO_ANSWER.value, CallOutcome.NOT_CONNECTED.value}
+MANY = 5
+"""Phones in a row that eSMS refuses: then most likely the list is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,18 @@ class QueueStatus:
     """Taken by eSMS, without report or SMSID for a day: only its portal can tell."""
     last_call_at: dt.datetime | None
     """When eSMS was last called about a message."""
+    last_call: str
+    """What came of that call, in words for people; empty: there was none."""
     account_code: str
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool
-    """Have the last calls had no answer that can be read?"""
+    """Does eSMS not answer?"""
+    refused_brands: dict[str, str]
+    """Brand names whose messages wait, with the code with which eSMS refuses them."""
+    next_probe_at: dt.datetime | None
+    """When the next call is to show whether any of that is over."""
+    refused_phones: str = ""
+    """The code with which eSMS has refused the last phones, one after the other; empty: it has not."""
     misconfiguration: str = ""
     """Why no message goes out with the settings as they are, in a sentence for people; empty: they are right."""
 
@@ -139,7 +148,8 @@ class QueueStatus:
     @property
     def blocked(self) -> bool:
         """Do messages not go out, so that somebody has to see to it now?"""
-        return bool(self.misconfiguration or self.account_code or self.outage or self.stalled or self.held_up)
+        in_trouble = self.account_code or self.outage or self.refused_brands
+        return bool(self.misconfiguration or in_trouble or self.stalled or self.held_up)
 
     @property
     def needs_a_person(self) -> bool:
@@ -153,17 +163,20 @@ class QueueStatus:
             sentence = _("Messages do not go out until this is corrected in the settings: %(problem)s")
             found.append(sentence % {"problem": self.misconfiguration})
         if self.account_code:
-            code = describe(self.account_code)
             waiting = _("eSMS refuses the account, so messages wait.")
-            found.append(f"{waiting} {code.code}: {code.meaning} {code.remedy}")
+            found.append(f"{waiting} {_explained(self.account_code)}")
         if self.outage:
             found.append(
                 _(
-                    "The last calls to eSMS had no answer, or none that can be read, so messages wait. Their history "
-                    "shows what came back. They are tried again by themselves; if it goes on, check whether this "
-                    "server reaches rest.esms.vn, or ask eSMS."
+                    "eSMS does not answer, or not in a way that can be read, so messages wait. If it goes on, check "
+                    "whether this server reaches rest.esms.vn, or ask eSMS."
                 )
             )
+        for brandname, code in self.refused_brands.items():
+            sentence = _("eSMS refuses messages under the brand name “%(brand)s”, so they wait; others go out.")
+            found.append(f"{sentence % {'brand': brandname}} {_explained(code)}")
+        if self.account_code or self.outage or self.refused_brands:
+            found[-1] += " " + self._next_try()
         if self.stalled:
             found.append(
                 _(
@@ -182,6 +195,26 @@ class QueueStatus:
                 % {"count": grouped(self.held_up)}
             )
         return found
+
+    def _next_try(self) -> str:
+        """Tell of the last call and of the next one, which is made without anybody's doing."""
+        told = []
+        if self.last_call_at is not None:
+            sentence = _("The last call was at %(time)s: %(what)s")
+            told.append(sentence % {"time": moment(self.last_call_at), "what": f"{self.last_call.rstrip('.')}."})
+        if self.next_probe_at is None or self.next_probe_at <= self.at:
+            told.append(_("The next worker or request that sends tries one message."))
+        else:
+            sentence = _("One message is tried again from %(time)s on.")
+            told.append(sentence % {"time": moment(self.next_probe_at)})
+        return " ".join(told)
+
+    def remarks(self) -> list[str]:
+        """Say what is odd, though messages go out, in sentences for people."""
+        if not self.refused_phones:
+            return []
+        sentence = _("eSMS refused the last %(count)d phones, one after the other: check where they come from.")
+        return [f"{sentence % {'count': MANY}} {_explained(self.refused_phones)}"]
 
     def decisions(self) -> dict[str, str]:
         """Say what only a person can find out or decide: sentences by the queryset's method that finds the messages."""
@@ -220,50 +253,48 @@ def get_queue_status() -> QueueStatus:
         sending=Count("pk", filter=Q(status=Status.SENDING)),
         stuck=Count("pk", filter=Q(status=Status.SENDING, lease_until__lt=now)),
         stuck_since=Min("lease_until", filter=Q(status=Status.SENDING, lease_until__lt=now)),
-        held_up=Count("pk", filter=Q(status=Status.QUEUED, attempts=0) & ~Q(error_message="")),
+        held_up=Count("pk", filter=Q(status=Status.QUEUED, error_message__startswith=NOT_CHECKED)),
         unknown=Count("pk", filter=Q(status=Status.UNKNOWN)),
         repeated=Count("pk", filter=Q(status=Status.UNKNOWN, next_attempt_at__isnull=False)),
     )
-    repeated = waiting.pop("repeated")
+    waits = bool(waiting.pop("repeated") or waiting["queued"])
     due = messages.due(now).order_by().aggregate(due=Count("pk"), oldest_due_at=Min("next_attempt_at"))
-    calls = _last_calls()
-    # Messages may wait longer than the trouble lasts, so the last call tells whether the account is still refused.
-    last_code = calls[0].code if calls else ""
-    is_refused = last_code in ACCOUNT_CODES and messages.in_account_trouble().exists()
+    events = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT).order_by("-pk")
+    calls = list(events.only("created_at", "code", "text", "data")[:MANY])
+    last = calls[0] if calls else None
+    states = {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble()}
+    account = states.get("")
+    is_quiet = last is not None and last.created_at < now - QUIET
     return QueueStatus(
         at=now,
         **waiting,
         **due,
         undecided=messages.undecided(now).count(),
         unconfirmed=messages.unconfirmed(now).count(),
-        last_call_at=calls[0].at if calls else None,
-        account_code=last_code if is_refused else "",
-        outage=bool(waiting["queued"] or repeated) and _is_outage(calls),
+        last_call_at=last.created_at if last is not None else None,
+        last_call=_what_came_of(last) if last is not None else "",
+        account_code=account.code if account is not None and account.is_open else "",
+        # One call without an answer is told only if nobody makes another.
+        outage=account is not None
+        and not account.code
+        and (account.is_open or (waits and (account.silent > 1 or account.probes > 0 or is_quiet))),
+        refused_brands={name: state.code for name, state in sorted(states.items()) if name and state.is_open},
+        next_probe_at=min((s.next_probe_at for s in states.values() if s.next_probe_at is not None), default=None),
+        refused_phones=_refused_phones(calls),
         misconfiguration=find_trouble(),
     )
 
 
-def in_trouble() -> bool:
-    """Do messages wait because eSMS refused the account or did not answer? Then a worker tries one of them first."""
-    if OutboundViberMessage.objects.for_writing().in_account_trouble().exists():
-        return True
-    return _is_outage(_last_calls())
+def _explained(code: str) -> str:
+    found = describe(code)
+    return f"{found.code}: {found.meaning} {found.remedy}"
 
 
-class _Call(NamedTuple):
-    at: dt.datetime
-    code: str
-    outcome: Any
+def _what_came_of(call: ViberMessageEvent) -> str:
+    return f"{call.code}: {describe(call.code).meaning}" if call.code else stored(call.text) or _("no answer")
 
 
-def _last_calls() -> list[_Call]:
-    """Return the latest calls about messages, newest first."""
-    calls = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT)
-    newest = calls.order_by("-pk").values_list("created_at", "code", "data__outcome")[: readable_settings().CONCURRENCY]
-    return [_Call(*call) for call in newest]
-
-
-def _is_outage(calls: list[_Call]) -> bool:
-    """Have the latest calls had no answer, one after the other?"""
-    silent = itertools.takewhile(lambda call: call.outcome in _NON_ANSWERS, calls)
-    return sum(1 for _call in silent) >= min(_SILENCE, readable_settings().CONCURRENCY)
+def _refused_phones(calls: Sequence[ViberMessageEvent]) -> str:
+    codes = [call.code for call in calls]
+    is_told = len(codes) == MANY and all(describe(code).verdict is Verdict.PHONE for code in codes)
+    return codes[0] if is_told else ""

@@ -13,10 +13,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from . import creation, lifecycle
+from .conf import get_settings
 from .database import in_transaction, refuse_open_transaction
+from .delivery import breaker
 from .delivery.claims import new_claim
-from .delivery.worker import DeliverySummary, deliver_claimed, deliver_due_messages, deliver_messages
+from .delivery.worker import IN_REQUEST, DeliverySummary, Worker, deliver_due_messages, deliver_messages
 from .dispatch import dispatch_on_commit
+from .lifecycle import Transition
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .reports.polling import refresh_viber_messages
 from .resend import needing_decision, resend
@@ -61,8 +64,10 @@ def send_viber_message(
 ) -> OutboundViberMessage:
     """Store a message, call eSMS now, and return the row with the outcome; see `raise_for_status()`.
 
-    The row is committed before the call. Raises `ValidationError` for what cannot be sent, `ImproperlyConfigured` where
-    a setting keeps everything from being sent, and `TransactionManagementError` inside an open transaction, where
+    The row is committed before the call, which ends after ten seconds at most. While eSMS does not answer, or refuses
+    the account or the brand name, no call is made, but for one at a time that shows whether that is over; the row is
+    `queued` with the reason. Raises `ValidationError` for what cannot be sent, `ImproperlyConfigured` where a setting
+    keeps everything from being sent, and `TransactionManagementError` inside an open transaction, where
     `queue_viber_message()` is the one to use. With a `dedupe_key` that was given before, the first row is returned and
     nothing is sent.
     """
@@ -87,11 +92,16 @@ def send_viber_message(
         )
     alias = OutboundViberMessage.objects.write_alias()
     refuse_open_transaction("Use queue_viber_message(), which sends after the commit.", using=alias)
-    claim_id, lease_until = new_claim(timezone.now())
-    lifecycle.enter(message, Status.SENDING, claim_id=claim_id, lease_until=lease_until)
+    states = breaker.look()
+    held = breaker.holding(states, message.brandname or get_settings().BRANDNAME, in_request=True)
+    if held is not None and not held.is_probe_due():
+        lifecycle.enter(message, Status.QUEUED, **breaker.reason(held))
+    else:
+        claim_id, lease_until = new_claim(timezone.now())
+        lifecycle.enter(message, Status.SENDING, claim_id=claim_id, lease_until=lease_until)
     [stored] = in_transaction(lambda: creation.insert([message], user=user), using=alias, repeatable=False)
-    if stored is message:
-        deliver_claimed(message)
+    if stored is message and message.status == Status.SENDING:
+        Worker([], within=IN_REQUEST, states=states).run(claimed=[message])
     return stored
 
 
@@ -187,18 +197,23 @@ def cancel_viber_messages(
     An `unknown` message stays `unknown`: it may have been sent. Others are skipped.
     """
     pks = [message.id for message in messages]
+    alias = OutboundViberMessage.objects.write_alias()
 
-    def write() -> list[OutboundViberMessage]:
+    def write() -> tuple[list[Transition], list[OutboundViberMessage], list[ViberMessageEvent]]:
         rows = OutboundViberMessage.objects.locked(pks)
-        waiting = [row for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
+        waiting = [lifecycle.cancel(row) for row in rows if row.status in {Status.DRAFT, Status.QUEUED}]
         repeating = [row for row in rows if row.status == Status.UNKNOWN and row.next_attempt_at is not None]
-        lifecycle.transition(*(lifecycle.cancel(row) for row in waiting))
-        lifecycle.note(waiting, _CANCELLED, user=user)
+        lifecycle.write(*waiting)
         lifecycle.stop_repeating(repeating)
-        lifecycle.note(repeating, _REPEATING_STOPPED, user=user)
-        return sorted(waiting + repeating, key=lambda row: row.id)
+        events = lifecycle.note([change.message for change in waiting], _CANCELLED, user=user)
+        return waiting, repeating, events + lifecycle.note(repeating, _REPEATING_STOPPED, user=user)
 
-    return in_transaction(write, using=OutboundViberMessage.objects.write_alias())
+    waiting, repeating, _events = in_transaction(
+        write, using=alias, was_committed=lambda written: lifecycle.is_stored(written[2])
+    )
+    lifecycle.adopt(waiting)
+    lifecycle.announce_after_commit(waiting)
+    return sorted([*(change.message for change in waiting), *repeating], key=lambda row: row.id)
 
 
 def settle_viber_messages(
@@ -210,11 +225,11 @@ def settle_viber_messages(
     """
     pks = [message.id for message in messages]
 
-    def write() -> list[OutboundViberMessage]:
+    def write() -> list[ViberMessageEvent]:
         locked = OutboundViberMessage.objects.locked(pks)
         waiting = needing_decision(pks)
         rows = [row for row in locked if row.id in waiting]
-        lifecycle.note(rows, _LOOKED_UP, user=user, data={"looked_up": True})
-        return rows
+        return lifecycle.note(rows, _LOOKED_UP, user=user, data={"looked_up": True})
 
-    return in_transaction(write, using=OutboundViberMessage.objects.write_alias())
+    alias = OutboundViberMessage.objects.write_alias()
+    return [note.message for note in in_transaction(write, using=alias, was_committed=lifecycle.is_stored)]

@@ -75,6 +75,7 @@ def test_the_task_sends_and_tells_what_came_of_it(settings):
         **dict.fromkeys(("sent", "failed", "unknown", "requeued", "left"), 0),
         "account_code": "",
         "outage": False,
+        "refused_brands": {},
     }
     assert len(outbox) == 3, "run twice, it sends once"
 

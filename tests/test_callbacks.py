@@ -41,7 +41,7 @@ TAKEN = {"SendStatus": "7"}
 DELIVERED = {"SendStatus": "5", "SendSuccess": "1", "SendFailed": "0"}
 UNDELIVERED = {"SendStatus": "5", "SendSuccess": "0", "SendFailed": "1"}
 TIME_OUT = SendResult(outcome=CallOutcome.NO_ANSWER, text="no answer within 30 s")
-NO_BRAND = SendResult(outcome=CallOutcome.ANSWERED, code="104", text="Brandname code is not exist")
+NO_TEMPLATE = SendResult(outcome=CallOutcome.ANSWERED, code="146", text="Template not match")
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +160,7 @@ def test_first_final_report_stays_whatever_comes_later(final, later):
 
 @pytest.mark.parametrize(("final", "end"), [(DELIVERED, "delivered"), (UNDELIVERED, "undelivered")])
 def test_final_report_corrects_a_refusal(final, end):
-    message, path = send(NO_BRAND)
+    message, path = send(NO_TEMPLATE)
     assert message.status == "failed"
     report(path, final)
     assert status_of(message) == end
@@ -331,7 +331,7 @@ def test_deleted_message_is_not_found_and_nothing_is_stored():
 
 
 @pytest.mark.parametrize("request_id", ["0123456789abcdef" * 2, "another", ""])
-@pytest.mark.parametrize("of", [None, TIME_OUT, NO_BRAND])
+@pytest.mark.parametrize("of", [None, TIME_OUT, NO_TEMPLATE])
 def test_request_id_that_the_message_never_had_is_not_found_and_nothing_is_stored(request_id, of, caplog):
     """Another site, or another schema, with the same SECRET_KEY has a message with the same primary key."""
     message, _path = send(*[of] if of else [])
@@ -381,7 +381,7 @@ def test_request_id_of_a_sender_that_was_killed_is_one_of_the_message(settings, 
 
 
 def test_report_on_an_earlier_attempt_is_kept_and_moves_nothing():
-    message, old_path = send(NO_BRAND)
+    message, old_path = send(NO_TEMPLATE)
     resend_viber_messages([message])
     assert report(old_path, DELIVERED).status_code == 200
     assert status_of(message) == "queued"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from esms_viber.codes import ACCOUNT_CODES, CODES, Verdict, describe
 
 MESSAGE_CODES = (
-    "99 104 106 107 108 110 115 118 120 146 171 177 204 210 300 301 687 789 790 791 799".split()  # noqa: SIM905 - reads as a table
+    "106 107 110 115 120 146 171 177 204 210 301 687 789 790 791 799".split()  # noqa: SIM905 - reads as a table
 )
 
 
@@ -14,7 +14,9 @@ MESSAGE_CODES = (
     ("verdict", "codes"),
     [
         (Verdict.ACCEPTED, {"100"}),
-        (Verdict.ACCOUNT, {"101", "102", "103", "140"}),
+        (Verdict.ACCOUNT, {"101", "102", "103", "118", "140", "300"}),
+        (Verdict.BRAND, {"104"}),
+        (Verdict.PHONE, {"99", "108"}),
         (Verdict.DUPLICATE, {"124"}),
         (Verdict.UNCERTAIN, {"105", "199"}),
         (Verdict.MESSAGE, set(MESSAGE_CODES)),
@@ -25,7 +27,7 @@ def test_verdicts(verdict: Verdict, codes: set[str]) -> None:
 
 
 def test_account_codes() -> None:
-    assert frozenset({"101", "102", "103", "140"}) == ACCOUNT_CODES
+    assert frozenset({"101", "102", "103", "118", "140", "300"}) == ACCOUNT_CODES
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -424,7 +424,7 @@ def test_resend_clicked_twice_at_once_makes_one_copy(settings):
 def test_failed_message_resent_twice_at_once_is_sent_once(settings):
     configure(settings, DISPATCHER="esms_viber.dispatch.inline")
     for _ in range(10):
-        MemoryGateway.answers.append(answered("104"))
+        MemoryGateway.answers.append(answered("146"))
         message = send_viber_message(PHONE, "Hello")
         assert message.status == "failed"
         outbox.clear()
@@ -519,7 +519,7 @@ def test_message_of_a_sender_killed_before_its_call_is_sent_as_for_the_first_tim
     assert (message.status, message.uncertain_since, calls.exists()) == ("sending", None, False)
 
     clock.advance(days=1)
-    MemoryGateway.answers.append(answered("104"))
+    MemoryGateway.answers.append(answered("146"))
     assert deliver_due_messages().failed == 1, "a refusal of a first call is definite"
     assert stored(message).status == "failed"
 
@@ -572,7 +572,7 @@ class TwoSenders:
 
 @pytest.mark.parametrize("while_second_waits", [False, True])
 @pytest.mark.parametrize(
-    "late", [answered("100", "first"), answered("104"), answered("103"), answered("124"), TIME_OUT]
+    "late", [answered("100", "first"), answered("146"), answered("103"), answered("124"), TIME_OUT]
 )
 @pytest.mark.parametrize("second", [answered("100", "second"), answered("124")])
 def test_answer_to_a_sender_that_lost_its_claim_harms_nothing(late, second, while_second_waits, settings, clock, moves):
@@ -594,14 +594,14 @@ def test_late_100_settles_what_the_repeat_left_unknown(settings, clock):
     assert (message.status, message.sms_id, message.next_attempt_at) == ("sent", "first", None)
 
 
-@pytest.mark.parametrize("refusal", ["104", "103", "101", "99"])
+@pytest.mark.parametrize("refusal", ["146", "104", "103", "101", "99"])
 def test_late_refusal_does_not_make_certain_what_the_repeat_left_unknown(refusal, settings, clock):
     message = TwoSenders(answered(refusal), TIME_OUT, first_answers_while_second_waits=False).run(settings, clock)
     assert message.status == "unknown"
     assert message.uncertain_since is not None
 
 
-@pytest.mark.parametrize("second", [TIME_OUT, answered("104"), answered("103"), answered("199")])
+@pytest.mark.parametrize("second", [TIME_OUT, answered("146"), answered("103"), answered("199")])
 def test_100_for_the_first_sender_counts_though_the_repeat_on_the_wire_ends_otherwise(second, settings, clock):
     message = TwoSenders(answered("100", "first"), second, first_answers_while_second_waits=True).run(settings, clock)
 
@@ -623,9 +623,11 @@ def test_lease_is_renewed_while_a_call_takes_longer_than_it(settings, clock_of_l
             others.append(deliver_due_messages())
         return answered("100")
 
+    message = queue_viber_message(PHONE, "Hello")
     _start(slow, settings)
-    message = send_viber_message(PHONE, "Hello")
+    deliver_due_messages()
 
+    message.refresh_from_db()
     assert message.status == "sent"
     assert [summary.sent + summary.unknown for summary in others] == [0, 0, 0, 0]
     assert len(outbox) == 1

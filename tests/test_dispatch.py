@@ -341,18 +341,18 @@ def test_the_inline_dispatcher_sends_nothing_but_what_it_was_given(settings) -> 
 
 
 class SlowGateway(MemoryGateway):
-    """Takes twelve seconds for a call, by its own watch."""
+    """Takes three seconds for a call, by its own watch."""
 
     watch = 0.0
 
     def send(self, message: Any) -> SendResult:
-        SlowGateway.watch += 12
+        SlowGateway.watch += 3
         return super().send(message)
 
 
 @committing
 def test_the_inline_dispatcher_starts_no_call_when_its_time_is_over(settings, monkeypatch, caplog) -> None:
-    """It has 20 seconds."""
+    """It has ten seconds, and a call that starts after half of them would have too few left."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "GATEWAY": f"{__name__}.SlowGateway", "CONCURRENCY": 1}
     measured = SimpleNamespace(monotonic=lambda: SlowGateway.watch, sleep=time.sleep)
     with monkeypatch.context() as patched:

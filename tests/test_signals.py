@@ -261,7 +261,7 @@ def test_each_move_is_told_with_where_from_and_where_to(changes: Changes) -> Non
     ("answer", "outcome"),
     [
         (ACCEPTED, Status.SENT),
-        (SendResult(outcome=CallOutcome.ANSWERED, code="104"), Status.FAILED),
+        (SendResult(outcome=CallOutcome.ANSWERED, code="146"), Status.FAILED),
         (NO_ANSWER, Status.UNKNOWN),
         (NOT_CONNECTED, Status.QUEUED),
         (NO_BALANCE, Status.QUEUED),

@@ -57,10 +57,11 @@ def test_the_outbox_is_empty_for_the_next_test():
 
 @pytest.mark.django_db
 def test_answers_are_scripted_one_by_one():
-    answer_next("104", text="Brand name code is not exist")
+    answer_next("146", text="Template is not match")
+    answer_next()
     answer_next(outcome=CallOutcome.NO_ANSWER)
-    statuses = [send_viber_message("0901 888 484", f"{number}").status for number in range(3)]
-    assert statuses == ["failed", "unknown", "sent"]
+    statuses = [send_viber_message("0901 888 484", f"{number}").status for number in range(4)]
+    assert statuses == ["failed", "sent", "unknown", "queued"], "after no answer the next waits, as it would for eSMS"
 
 
 @pytest.mark.django_db
@@ -120,7 +121,7 @@ def test_the_outbox_reads_like_a_list():
 def test_another_test_case_of_django_finds_nothing_of_the_one_before(monkeypatch):
     """Each begins with a list of its own for e-mails."""
     send_viber_message("0901 888 484", "Xin chào")
-    answer_next("104")
+    answer_next("146")
     monkeypatch.setattr(mail, "outbox", [])
     assert outbox == []
     assert send_viber_message("0901 888 484", "Chào lại").status == "sent"
@@ -130,7 +131,7 @@ def test_another_test_case_of_django_finds_nothing_of_the_one_before(monkeypatch
 @pytest.mark.django_db
 def test_an_answer_scripted_first_of_all_is_for_this_test(monkeypatch):
     monkeypatch.setattr(mail, "outbox", [])
-    answer_next("104")
+    answer_next("146")
     assert send_viber_message("0901 888 484", "Xin chào").status == "failed"
 
 
@@ -324,8 +325,8 @@ SITE = {
 
             def test_once(self):
                 self.assertEqual(kept(), [])
-                answer_next("104")
-                answer_next("104")
+                answer_next("146")
+                answer_next("146")
                 self.send()
                 self.assertEqual(kept(), ["+84901888484"])
                 self.assertEqual(OutboundViberMessage.objects.get().status, "failed")
@@ -383,10 +384,10 @@ SITE = {
         from esms_viber.testing import answer_next, outbox
 
         def give():
-            answer_next("104")
-            answer_next("104")
+            answer_next("146")
+            answer_next("146")
             message = OutgoingMessage(phone="+84901888484", request_id="r", brandname="b", content="c")
-            assert get_gateway().send(message).code == "104"
+            assert get_gateway().send(message).code == "146"
             assert len(outbox) == 1
 
         class PlainTests(unittest.TestCase):

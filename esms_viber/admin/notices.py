@@ -17,7 +17,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, ngettext_lazy
 
 from .. import formatting
-from ..codes import ACCOUNT_CODES
 from ..database import in_chunks
 from ..models import OutboundViberMessage, Status
 from . import display
@@ -157,7 +156,7 @@ def reason(message: OutboundViberMessage) -> str:
             return _("It went to the sandbox: eSMS checked it, and neither delivers nor charges it.")
         case Status.SENT:
             return _("Whether it was delivered is reported later.")
-        case Status.QUEUED if message.code_result in ACCOUNT_CODES:
+        case Status.QUEUED if message.code_result:
             return " ".join(display.explain(message))
         case Status.QUEUED if message.error_message and message.attempts:
             return _(

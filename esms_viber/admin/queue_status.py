@@ -60,7 +60,7 @@ def look() -> Queue:
             if count
         ],
         last_call_at=status.last_call_at,
-        remarks=_remarks(),
+        remarks=[*status.remarks(), *_remarks()],
     )
 
 

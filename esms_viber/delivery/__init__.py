@@ -1,1 +1,1 @@
-"""Send messages, in this order: claims, payload, calls, outcomes, results; the worker drives them."""
+"""Send messages, in this order: claims, payload, calls, outcomes, breaker, results; the worker drives them."""

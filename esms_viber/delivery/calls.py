@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import threading
@@ -9,14 +10,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from django.utils import timezone
 
-from ..codes import ACCOUNT_CODES
-from ..conf import ViberSettings
+from ..codes import ACCOUNT_CODES, Verdict, describe
+from ..conf import ViberSettings, accepts
 from ..exceptions import outline
-from ..gateways.base import BaseGateway, CallOutcome, SendResult, StatusResult
+from ..gateways.base import BaseGateway, CallOutcome, OutgoingMessage, SendResult, StatusResult
 from ..lifecycle import may_repeat_at
 from ..models import OutboundViberMessage
 from .outcomes import is_silent
@@ -26,6 +28,9 @@ logger = logging.getLogger("esms_viber")
 
 GATHERING = 0.05
 """Seconds for which results are gathered, to be recorded in one transaction."""
+
+MOST_SILENT = 5
+"""Status queries in a row without an answer, after which no more are made."""
 
 Subject = TypeVar("Subject")
 Result = TypeVar("Result")
@@ -84,60 +89,136 @@ if hasattr(os, "register_at_fork"):
 
 
 class Calls:
-    """The calls of one run, made from many threads, and what they have learnt in common."""
+    """The calls of one run, made from many threads."""
 
-    def __init__(self, gateway: BaseGateway, conf: ViberSettings, *, start_before: float | None = None) -> None:
-        """No call starts after `start_before`, a moment of `time.monotonic()`."""
+    def __init__(
+        self,
+        gateway: BaseGateway,
+        conf: ViberSettings,
+        *,
+        start_before: float | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        """No call starts after `start_before`, and each ends by the `deadline`, both moments of `time.monotonic()`."""
+        self.held: frozenset[str] = frozenset()
+        """Brand names under which no call starts any more, but the one that probes."""
         self.account_code = ""
         self.outage = False
-        """Did so many calls in a row have no answer that no more were made?"""
-        self.made = 0
+        """Did so many status queries in a row have no answer that no more were made?"""
         self._gateway = gateway
         self._concurrency = conf.CONCURRENCY
         self._per_second = conf.MAX_PER_SECOND
         self._start_before = float("inf") if start_before is None else start_before
+        self._patience, self._deadline = sum(conf.TIMEOUT), float("inf") if deadline is None else deadline
+        self._send: Callable[[OutgoingMessage], SendResult] = gateway.send
+        if deadline is not None and accepts(gateway.send, None, deadline=None):
+            self._send = partial(gateway.send, deadline=deadline)
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
+        self._doubts = self._ended = self._enough = 0
         self._silent = 0
 
     @property
     def stopped(self) -> bool:
-        """Does no call start any more? The account is refused, nothing answers, the time is over, or it was told so."""
+        """Does no call start any more, because the time is over, or because it was told so?"""
         return self._stop.is_set() or time.monotonic() >= self._start_before
 
-    @property
-    def in_trouble(self) -> bool:
-        """Was the last answer none, or one that refuses the account?"""
-        return bool(self.account_code or self._silent)
-
     def stop(self) -> None:
-        self._stop.set()
+        with self._condition:
+            self._stop.set()
+            self._condition.notify_all()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
 
     def start(self, attempt: Attempt) -> Future[None]:
         """Have a thread call the gateway once, if the attempt may still start then."""
         return _process.submit(self._concurrency, self._make, attempt)
 
-    def start_query(self, query: Query) -> Future[None]:
-        """Have a thread ask the gateway once what became of a message."""
-        return _process.submit(self._concurrency, self._ask, query)
-
     def _make(self, attempt: Attempt) -> None:
-        if not self._wait_for_turn():
+        try:
+            self._make_if_allowed(attempt)
+        finally:
+            with self._condition:
+                self._ended += 1
+                self._doubts += is_doubtful(attempt)
+                # Waking the worker for each call would cost more than the call.
+                if self._doubts or self._ended >= self._enough:
+                    self._condition.notify_all()
+
+    def _make_if_allowed(self, attempt: Attempt) -> None:
+        if not self._wait_for_turn() or not self._wait_for_record(attempt):
             return
         # The lease, the deadline and the day must allow the call at this moment, however long it has waited.
         message, now = attempt.message, timezone.now()
         is_held = message.lease_until is not None and message.lease_until > now
         is_past = message.expires_at is not None and message.expires_at <= now
-        if is_held and not is_past and (attempt.first or may_repeat_at(message.uncertain_since or now, now)):
+        # A probe must have ended before another process may make one.
+        is_late = attempt.probe is not None and attempt.probe.until <= now + self._longest()
+        if (
+            is_held
+            and not is_past
+            and not is_late
+            and (attempt.first or may_repeat_at(message.uncertain_since or now, now))
+        ):
+            attempt.began = now
             # Assume no answer, in case send() raises after the request has left.
             attempt.result = SendResult(outcome=CallOutcome.NO_ANSWER, text="The gateway failed")
-            attempt.result = self._call(self._gateway.send, attempt.outgoing) or attempt.result
-            self._learn(attempt.result)
+            attempt.result = self._call(self._send, attempt.outgoing) or attempt.result
+            attempt.ended = timezone.now()
+
+    def _longest(self) -> dt.timedelta:
+        """How long a call may take."""
+        return dt.timedelta(seconds=min(self._patience, self._deadline - time.monotonic()))
+
+    def wait_for_results(self, enough: int, seconds: float) -> None:
+        """Wait until so many attempts have ended since the last time, or one that cannot wait, but not for longer."""
+        with self._condition:
+            self._enough = enough
+            self._condition.wait_for(lambda: self._ended >= enough or self._doubts, timeout=seconds)
+            self._ended = 0
+
+    def _wait_for_record(self, attempt: Attempt) -> bool:
+        """Wait while a result that may open a circuit breaker is not recorded; False where the call must not start.
+
+        Without waiting, all threads would call on while the first results of an outage come in.
+        """
+        if self._doubts:
+            with self._condition:
+                self._condition.wait_for(lambda: not self._doubts or self.stopped, timeout=self._seconds_left())
+        is_held = attempt.outgoing.brandname in self.held and attempt.probe is None
+        return not (self._doubts or is_held or self.stopped)
+
+    def _seconds_left(self) -> float | None:
+        left = self._start_before - time.monotonic()
+        return left if left < threading.TIMEOUT_MAX else None
+
+    def resume(self, recorded: int) -> None:
+        """Let calls start again, now that so many doubtful results are recorded."""
+        with self._condition:
+            self._doubts -= recorded
+            self._condition.notify_all()
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    def start_query(self, query: Query) -> Future[None]:
+        """Have a thread ask the gateway once what became of a message."""
+        return _process.submit(self._concurrency, self._ask, query)
 
     def _ask(self, query: Query) -> None:
-        if self._wait_for_turn():
-            query.result = self._call(self._gateway.fetch_status, query.message.sms_id)
-            self._learn(query.result or StatusResult(outcome=CallOutcome.NO_ANSWER))
+        if not self._wait_for_turn():
+            return
+        query.result = self._call(self._gateway.fetch_status, query.message.sms_id)
+        result = query.result or StatusResult(outcome=CallOutcome.NO_ANSWER)
+        # Stop at once, from the thread that saw it: waiting for the record lets a hundred more go out.
+        with self._condition:
+            self._silent = self._silent + 1 if is_silent(result) else 0
+            if result.code in ACCOUNT_CODES:
+                self.account_code = result.code
+            self.outage = self.outage or self._silent >= MOST_SILENT
+        if self.account_code or self.outage:
+            self.stop()
+
+    # -- both ----------------------------------------------------------------------------------------------------------
 
     def _wait_for_turn(self) -> bool:
         """Wait as `MAX_PER_SECOND` demands; False where no call starts any more."""
@@ -152,17 +233,13 @@ class Calls:
         try:
             return method(subject)
         except Exception as error:  # noqa: BLE001 - what a foreign gateway raises is not known
-            logger.error("%s raised %s", method.__qualname__, outline(error))  # noqa: TRY400 - a traceback may hold a key
+            name = getattr(method, "func", method).__qualname__
+            logger.error("%s raised %s", name, outline(error))  # noqa: TRY400 - a traceback may hold a key
             return None
 
-    def _learn(self, result: SendResult | StatusResult) -> None:
-        """Stop at once, from the thread that saw it: waiting for the record lets a hundred more go out."""
-        with self._lock:
-            self.made += 1
-            self._silent = self._silent + 1 if is_silent(result) else 0
-            if result.code in ACCOUNT_CODES:
-                self.account_code = result.code
-            if self._silent >= self._concurrency:
-                self.outage = True
-            if self.account_code or self.outage:
-                self._stop.set()
+
+def is_doubtful(attempt: Attempt) -> bool:
+    """May the call open a circuit breaker, alone or with others like it?"""
+    if attempt.result is None or attempt.is_silent:
+        return attempt.result is not None
+    return describe(attempt.result.code).verdict not in {Verdict.ACCEPTED, Verdict.PHONE}

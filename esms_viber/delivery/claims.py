@@ -1,4 +1,4 @@
-"""Claim messages, hold on to the claims, and commit what must be known before a call.
+"""Claim messages, hold on to the claims, ask the site before a call, and release what is not called for.
 
 Each step is one short transaction, and none is open while eSMS is called.
 """
@@ -8,24 +8,25 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-from django.db.models import F, Value
-from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from .. import lifecycle
 from ..conf import get_settings
-from ..database import in_transaction, lock
+from ..database import AWAY, in_transaction, lock
 from ..exceptions import log_failure
 from ..formatting import put_together
 from ..lifecycle import ABANDONED, Transition
-from ..models import OutboundViberMessage, Status
+from ..models import OutboundViberMessage, Status, ViberGatewayState
+from ..models.choices import NOT_CHECKED
 from ..signals import CancelSend, pre_send
 from .outcomes import back_off
-from .payload import Attempt, outgoing_for
+from .payload import Attempt, Probe, outgoing_for
 
 logger = logging.getLogger("esms_viber")
 
@@ -34,7 +35,6 @@ LEASE = dt.timedelta(minutes=2)
 
 _TAKEN_OVER = gettext_noop("The process that was sending it has stopped; another took it over.")
 _VETOED = gettext_noop("This site decided not to send it.")
-_NOT_CHECKED = gettext_noop("Not sent: this site's own check before sending (pre_send) failed.")
 _AT_ONCE = 500
 
 
@@ -62,87 +62,156 @@ def new_claim(now: dt.datetime) -> tuple[str, dt.datetime]:
 # -- claiming ----------------------------------------------------------------------------------------------------------
 
 
-def claim(limit: int, pks: Sequence[int] | None = None, *, repeats_first: bool = True) -> Claimed:
-    """Claim at most `limit` messages that are due, of these primary keys or any. Nothing found: nothing is due."""
-    if pks is None and not OutboundViberMessage.objects.for_writing().due().exists():
+def claim(
+    limit: int, pks: Sequence[int] | None = None, *, but_not: Collection[str] = (), repeats_first: bool = True
+) -> Claimed:
+    """Claim at most `limit` messages that are due, of these primary keys or any, `but_not` under these brand names.
+
+    Nothing found: nothing is due.
+    """
+    rows = OutboundViberMessage.objects.for_writing().exclude(brandname__in=but_not)
+    if pks is None and not rows.due().exists():
         # On SQLite even looking for work in a transaction keeps others from writing.
         return Claimed()
-    claimed = in_transaction(
-        lambda: _claim(limit, pks, repeats_first), using=OutboundViberMessage.objects.write_alias()
-    )
+    if pks is not None:
+        rows = rows.filter(pk__in=pks)
+
+    def find(now: dt.datetime) -> list[OutboundViberMessage]:
+        if pks is not None:
+            return list(lock(rows.due(now).order_by("pk"))[:limit])
+        # One status at a time, because the index has them in that order. Repeats come first, because they expire at
+        # midnight in Vietnam. After an outage new messages come first, so that messages which always time out cannot
+        # keep the breaker open.
+        kinds = [rows.unknown(), rows.queued()]
+        found: list[OutboundViberMessage] = []
+        for kind in kinds if repeats_first else reversed(kinds):
+            if len(found) < limit:
+                found += lock(kind.due(now), skip_locked=True)[: limit - len(found)]
+        return found
+
+    return _claim(find)
+
+
+def claim_for_probe(
+    pks: Sequence[int] | None = None,
+    *,
+    brandnames: Collection[str] = (),
+    but_not: Collection[str] = (),
+    another: bool = False,
+) -> Claimed:
+    """Claim the one message that is to show whether a fault is over: the oldest that is due for a repeat.
+
+    A message that was never called for comes only where nothing is to be repeated: one of these primary keys, or any.
+    `another`: the newest of those instead, because what was tried so far may be of a kind that eSMS never takes.
+    `brandnames`: only under these; `but_not`: under none of these.
+    """
+    rows = OutboundViberMessage.objects.for_writing().exclude(brandname__in=but_not)
+    if brandnames:
+        rows = rows.filter(brandname__in=brandnames)
+
+    def find(now: dt.datetime) -> list[OutboundViberMessage]:
+        repeats, queued = rows.unknown().due(now), rows.queued().due(now)
+        if pks is not None:
+            queued = queued.filter(pk__in=pks)
+        for kind in [queued.reverse(), repeats] if another else [repeats, queued]:
+            if found := list(lock(kind, skip_locked=True)[:1]):
+                return found
+        return []
+
+    return _claim(find)
+
+
+def _claim(find: Callable[[dt.datetime], list[OutboundViberMessage]]) -> Claimed:
+    claim_id, _lease_until = new_claim(timezone.now())
+
+    def write() -> Claimed:
+        now = timezone.now()
+        ready, expired, over = [], [], []
+        for message in find(now):
+            is_past = message.expires_at is not None and message.expires_at <= now
+            since = message.uncertain_since
+            if message.status == Status.QUEUED and is_past:
+                expired.append(message)
+            elif since is not None and (is_past or not lifecycle.may_repeat_at(since, now)):
+                over.append(message)
+            else:
+                ready.append(message)
+        changes = [lifecycle.expire(message) for message in expired]
+        changes += [lifecycle.claim(message, claim_id, now + LEASE) for message in ready]
+        lifecycle.write(*changes)
+        lifecycle.store_events(change.event for change in changes)
+        lifecycle.stop_repeating(over)
+        return Claimed(ready, expired + over, changes)
+
+    def was_committed(claimed: Claimed) -> bool:
+        is_ours = OutboundViberMessage.objects.for_writing().filter(claim_id=claim_id, status=Status.SENDING)
+        return is_ours.exists() or lifecycle.is_stored(change.event for change in claimed.changes)
+
+    alias = OutboundViberMessage.objects.write_alias()
+    claimed = in_transaction(write, using=alias, was_committed=was_committed)
+    lifecycle.adopt(claimed.changes)
     for message in claimed.settled:
         if message.status == Status.UNKNOWN:
             lifecycle.log_undecided(message)
     return claimed
 
 
-def _claim(limit: int, pks: Sequence[int] | None, repeats_first: bool) -> Claimed:
-    now = timezone.now()
-    ready, expired, over = [], [], []
-    for message in _lock_due(limit, pks, now, repeats_first):
-        is_past = message.expires_at is not None and message.expires_at <= now
-        since = message.uncertain_since
-        if message.status == Status.QUEUED and is_past:
-            expired.append(message)
-        elif since is not None and (is_past or not lifecycle.may_repeat_at(since, now)):
-            over.append(message)
-        else:
-            ready.append(message)
-    claim_id, lease_until = new_claim(now)
-    changes = [lifecycle.expire(message) for message in expired]
-    changes += [lifecycle.claim(message, claim_id, lease_until) for message in ready]
-    lifecycle.transition(*changes, announce_them=False)
-    lifecycle.store_events(change.event for change in changes)
-    lifecycle.stop_repeating(over)
-    return Claimed(ready, expired + over, changes)
-
-
-def _lock_due(
-    limit: int, pks: Sequence[int] | None, now: dt.datetime, repeats_first: bool
-) -> list[OutboundViberMessage]:
-    messages = OutboundViberMessage.objects.for_writing()
-    if pks is not None:
-        return list(lock(messages.due(now).filter(pk__in=pks).order_by("pk"))[:limit])
-    # One status at a time, because the index has them in that order. Repeats come first, because they expire at
-    # midnight in Vietnam. After an outage new messages come first, so that messages which always time out cannot keep
-    # it going.
-    statuses = [messages.unknown(), messages.queued()]
-    found: list[OutboundViberMessage] = []
-    for rows in statuses if repeats_first else reversed(statuses):
-        if len(found) < limit:
-            found += lock(rows.due(now), skip_locked=True)[: limit - len(found)]
-    return found
-
-
 def take_over_abandoned() -> list[Transition]:
-    """Return to the queue what workers that are gone had claimed; as uncertain where a call may have been made."""
+    """Return to the queue what workers that are gone had claimed; as uncertain where a call may have been made.
+
+    A row that the database does not let change is logged, and keeps no other from being taken over.
+    """
+    abandoned = OutboundViberMessage.objects.for_writing().abandoned()
     taken: list[Transition] = []
-    while OutboundViberMessage.objects.for_writing().abandoned().exists():
-        changes = in_transaction(_take_over, using=OutboundViberMessage.objects.write_alias())
-        if not changes:
-            break
-        logger.warning("took over %d messages of workers that are gone", len(changes))
-        for change in changes:
-            if change.to == Status.UNKNOWN and change.message.next_attempt_at is None:
-                lifecycle.log_undecided(change.message)
-        taken += changes
+    last = 0
+    while abandoned.exists() and (
+        pks := list(abandoned.filter(pk__gt=last).order_by("pk").values_list("pk")[:_AT_ONCE])
+    ):
+        last = pks[-1][0]
+        taken += _take_over([pk for (pk,) in pks])
     return taken
 
 
-def _take_over() -> list[Transition]:
+def _take_over(pks: Sequence[int]) -> list[Transition]:
+    try:
+        changes = in_transaction(
+            partial(_write_take_over, pks),
+            using=OutboundViberMessage.objects.write_alias(),
+            was_committed=lambda changes: lifecycle.is_stored(change.event for change in changes),
+        )
+    except AWAY:
+        raise
+    except Exception as error:  # noqa: BLE001 - a database and its triggers raise what they like
+        if len(pks) > 1:
+            return [change for pk in pks for change in _take_over([pk])]
+        log_failure(error, "message %s cannot be taken over from a worker that is gone", pks[0])
+        return []
+    lifecycle.adopt(changes)
+    if changes:
+        logger.warning("took over %d messages of workers that are gone", len(changes))
+    for change in changes:
+        if change.to == Status.UNKNOWN and change.message.next_attempt_at is None:
+            lifecycle.log_undecided(change.message)
+    return changes
+
+
+def _write_take_over(pks: Sequence[int]) -> list[Transition]:
     now = timezone.now()
-    messages = list(lock(OutboundViberMessage.objects.for_writing().abandoned(now), skip_locked=True)[:_AT_ONCE])
-    unanswered = lifecycle.count_unanswered([message for message in messages if message.uncertain_since])
+    rows = OutboundViberMessage.objects.for_writing().abandoned(now).filter(pk__in=pks).order_by("pk")
+    messages = list(lock(rows, skip_locked=True))
+    uncertain = [message for message in messages if message.uncertain_since]
+    unanswered = lifecycle.count_unanswered(uncertain)
+    is_open = bool(uncertain) and ViberGatewayState.objects.for_writing().filter(opened_at__isnull=False).exists()
     most = get_settings().MAX_ATTEMPTS
     changes = []
     for message in messages:
         # The call that may have been made counts as one without an answer.
-        exhausted = message.uncertain_since and unanswered[message.id] + 1 >= most
+        exhausted = message.uncertain_since and not is_open and unanswered[message.id] + 1 >= most
         change = lifecycle.release(message, when=None if exhausted else now)
-        data = {"outcome": ABANDONED} if message.uncertain_since else {}
+        data = {"outcome": ABANDONED, "while_open": is_open} if message.uncertain_since else {}
         change.event = lifecycle.make_note(message, _TAKEN_OVER, data=data)
         changes.append(change)
-    lifecycle.transition(*changes, announce_them=False)
+    lifecycle.write(*changes)
     lifecycle.store_events(change.event for change in changes)
     return changes
 
@@ -178,15 +247,19 @@ def _lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
 # -- before the call ---------------------------------------------------------------------------------------------------
 
 
-def prepare(message: OutboundViberMessage) -> Attempt:
-    return Attempt(message, outgoing_for(message), message.uncertain_since is None, message.code_result)
+def prepare(message: OutboundViberMessage, probe: Probe | None = None) -> Attempt:
+    first = message.uncertain_since is None
+    return Attempt(message, outgoing_for(message), first, message.code_result, probe)
 
 
-def refused_by_site(attempt: Attempt) -> Transition | None:
-    """Ask the site's receivers before a message goes out for the first time. Returns what becomes of a refused one."""
+def refused_by_site(attempt: Attempt) -> tuple[bool, list[Transition]]:
+    """Ask the site's receivers before a message goes out for the first time.
+
+    Returns whether they refuse it, and what becomes of it then: nothing, if another worker has taken it over meanwhile.
+    """
     message = attempt.message
     if not attempt.first:
-        return None
+        return False, []
     try:
         pre_send.send(OutboundViberMessage, message=message)
     except CancelSend as veto:
@@ -194,54 +267,49 @@ def refused_by_site(attempt: Attempt) -> Transition | None:
         change = lifecycle.cancel(message, reason)
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "a pre_send receiver failed; message %s waits", message.id)
-        reason = put_together(_NOT_CHECKED, type(error).__name__)
+        reason = put_together(NOT_CHECKED, type(error).__name__)
         when = timezone.now() + back_off(5)
-        change = lifecycle.release(message, when=when, error_message=reason)
+        change = lifecycle.release(message, when=when, code_result="", error_message=reason)
     else:
-        return None
+        return False, []
     change.event = lifecycle.make_note(message, reason)
 
-    def write() -> None:
-        if lifecycle.transition(change, announce_them=False):
-            lifecycle.store_events([change.event])
+    def write() -> list[Transition]:
+        if not lifecycle.write(change):
+            return []
+        lifecycle.store_events([change.event])
+        return [change]
 
-    in_transaction(write, using=OutboundViberMessage.objects.write_alias())
-    return change
+    alias = OutboundViberMessage.objects.write_alias()
+    changes = in_transaction(write, using=alias, was_committed=lambda _changes: lifecycle.is_stored([change.event]))
+    lifecycle.adopt(changes)
+    return True, changes
 
 
-def release(messages: Iterable[OutboundViberMessage]) -> list[Transition]:
-    """Give up the claims of messages for which no call was made, because an error or somebody's Ctrl-C came first."""
-    changes = [lifecycle.release(m, when=timezone.now()) for m in messages if m.status == Status.SENDING]
-    for change in changes:
-        # One by one, because any of them may have been taken over by another worker.
-        lifecycle.transition(change, announce_them=False)
+def release(messages: Iterable[OutboundViberMessage], reason: Mapping[str, Any]) -> list[Transition]:
+    """Give up the claims of messages for which no call is made. They keep their place in the queue.
+
+    `reason`: columns that say why a queued one waits.
+    """
+    held = [message for message in messages if message.status == Status.SENDING]
+
+    def write() -> list[Transition]:
+        ours = _lock_claimed(held)
+        changes = [
+            lifecycle.release(m, when=m.next_attempt_at, **({} if m.uncertain_since else reason))
+            for m in held
+            if m.id in ours
+        ]
+        lifecycle.write(*changes)
+        return changes
+
+    if not held:
+        return []
+
+    def was_committed(changes: list[Transition]) -> bool:
+        return bool(changes) and not _lock_claimed(change.message for change in changes)
+
+    alias = OutboundViberMessage.objects.write_alias()
+    changes = in_transaction(write, using=alias, was_committed=was_committed)
+    lifecycle.adopt(changes)
     return changes
-
-
-def begin(attempts: list[Attempt]) -> list[Attempt]:
-    """Commit that a call may be made from now on. Drops what has been taken from us in the meantime."""
-    now = timezone.now()
-    lease_until = now + LEASE
-
-    def write() -> set[int]:
-        ours = _lock_claimed([attempt.message for attempt in attempts])
-        for sandbox in (True, False):
-            pks = [a.message.id for a in attempts if a.message.id in ours and a.outgoing.sandbox is sandbox]
-            if pks:
-                OutboundViberMessage.objects.for_writing().filter(pk__in=pks).update(
-                    attempts=F("attempts") + 1,
-                    sandbox=sandbox,
-                    code_result="",
-                    uncertain_since=Coalesce("uncertain_since", Value(now)),
-                    lease_until=lease_until,
-                )
-        return ours
-
-    ours = in_transaction(write, using=OutboundViberMessage.objects.write_alias()) if attempts else set()
-    begun = [attempt for attempt in attempts if attempt.message.id in ours]
-    for attempt in begun:
-        message = attempt.message
-        message.attempts += 1
-        message.sandbox, message.code_result = attempt.outgoing.sandbox, ""
-        message.uncertain_since, message.lease_until = message.uncertain_since or now, lease_until
-    return begun

@@ -22,32 +22,31 @@ class Decision:
     """Does the call count against `MAX_ATTEMPTS`?"""
 
 
-_SENT = Decision(Status.SENT)
-_FAILED = Decision(Status.FAILED)
-_LEFT_UNKNOWN = Decision(Status.UNKNOWN)
-_REPEATED = Decision(Status.UNKNOWN, repeat=True, counts=True)
+def decide(result: SendResult, *, first: bool, while_open: bool = False) -> Decision:
+    """Decide by the result of a call.
 
-
-def decide(result: SendResult, *, first: bool) -> Decision:
-    """Decide by the result of a call. `first`: no earlier call under this RequestId may have been taken."""
+    `first`: no earlier call under this RequestId may have been taken. `while_open`: the call met a fault that hits
+    every message, which is to spoil none of them.
+    """
     not_now = Decision(Status.QUEUED if first else Status.UNKNOWN, repeat=True)
+    refused = not_now if while_open else Decision(Status.FAILED if first else Status.UNKNOWN)
     if result.outcome is CallOutcome.NOT_CONNECTED:
         return not_now
-    if result.outcome is CallOutcome.NO_ANSWER:
-        return _REPEATED
-    if result.outcome is CallOutcome.ANSWERED_WITHOUT_CODE:
-        return _LEFT_UNKNOWN
+    if is_silent(result):
+        return Decision(Status.UNKNOWN, repeat=True, counts=not while_open)
     match describe(result.code).verdict:
         case Verdict.ACCEPTED:
-            return _SENT
+            return Decision(Status.SENT)
         case Verdict.DUPLICATE:
-            return _FAILED if first else _SENT
-        case Verdict.ACCOUNT:
+            return refused if first else Decision(Status.SENT)
+        case Verdict.ACCOUNT | Verdict.BRAND:
             return not_now
+        case Verdict.PHONE:
+            return Decision(Status.FAILED if first else Status.UNKNOWN)
         case Verdict.MESSAGE:
-            return _FAILED if first else _LEFT_UNKNOWN
+            return refused
         case _:
-            return _LEFT_UNKNOWN
+            return Decision(Status.UNKNOWN, repeat=while_open)
 
 
 def back_off(attempts: int) -> dt.timedelta:
@@ -57,5 +56,5 @@ def back_off(attempts: int) -> dt.timedelta:
 
 
 def is_silent(result: SendResult | StatusResult) -> bool:
-    """Did nothing come back? Many such calls in a row are an outage."""
-    return result.outcome in {CallOutcome.NOT_CONNECTED, CallOutcome.NO_ANSWER}
+    """Did nothing come back that decides anything? Many such calls in a row are an outage."""
+    return result.outcome is not CallOutcome.ANSWERED

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, replace
+import datetime as dt
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import ViberSettings, get_settings, readable_settings
@@ -14,6 +16,7 @@ from ..exceptions import log_failure
 from ..gateways.base import OutgoingMessage, SendResult
 from ..gateways.loading import get_gateway, load_gateway_class
 from ..tokens import LARGEST_PK, callback_url
+from .outcomes import is_silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,16 @@ if TYPE_CHECKING:
     from ..models import OutboundViberMessage
 
     Measure = Callable[[OutgoingMessage], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The right to make the one call that shows whether a fault is over; see `breaker`."""
+
+    name: str
+    """Of the brand; empty: of the account."""
+    until: dt.datetime
+    """Another process may probe from then on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +46,19 @@ class Attempt:
     """Can no earlier call under this RequestId have been taken?"""
     code: str = ""
     """The code of the call before, to be kept where none is made now."""
+    probe: Probe | None = None
+    """Where the call is to show whether a fault is over."""
     result: SendResult | None = None
     """Stays None if no call was made."""
+    began: dt.datetime = field(default_factory=timezone.now)
+    ended: dt.datetime = field(default_factory=timezone.now)
+    while_open: bool = False
+    """Did the call meet a fault that hits every message? Then it spoils nothing, and counts for nothing."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Was a call made, and nothing came back that decides anything?"""
+        return self.result is not None and is_silent(self.result)
 
 
 def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:

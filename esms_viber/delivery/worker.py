@@ -5,40 +5,57 @@ The database is used from the calling thread alone; the threads that call eSMS t
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from django.db import Error as DatabaseTrouble
 from django.db import close_old_connections
 from django.utils import timezone
 
-from .. import lifecycle, monitoring
+from .. import lifecycle
 from ..conf import get_settings
-from ..database import in_chunks, refuse_open_transaction
+from ..database import AWAY, in_chunks, is_reachable, refuse_open_transaction
 from ..exceptions import log_failure
+from ..formatting import put_together
+from ..gateways.base import CallOutcome, SendResult
 from ..gateways.loading import get_gateway
+from ..gateways.transport import LATE
 from ..lifecycle import Transition
-from ..models import OutboundViberMessage, Status
-from . import claims
-from .calls import GATHERING, Calls
-from .payload import Attempt
-from .results import record_attempts
+from ..models import OutboundViberMessage, Status, ViberGatewayState
+from . import breaker, claims
+from .calls import GATHERING, Calls, is_doubtful
+from .payload import Attempt, Probe
+from .results import Recorded, record_attempts, take_back_counts
 
 logger = logging.getLogger("esms_viber")
 
 LOOKING = 1.0
 """Seconds between two looks for work where nothing is due, and calls are still on the wire."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""Seconds until eSMS is tried again, with a single message, after it refused the account or did not answer."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a database that is away is tried again."""
+
+IN_REQUEST = 10.0
+"""Seconds in all for whoever waits in a web request, whose server may kill it after 30."""
 
 _CLAIMED_AHEAD = 5
 """Seconds' worth of messages that a worker with a rate limit claims: others may send the rest, people cancel it."""
+
+_PATIENCE = 10.0
+"""Seconds for which results are offered to a database that answers, and does not take them."""
+
+_TAKEN_OVER = "it is taken over as uncertain in two minutes"
+
+_MARGIN = 10.0
+"""Seconds for a probe beyond the time that its call may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +71,11 @@ class DeliverySummary:
     left: int = 0
     """Due, and not tried this time."""
     account_code: str = ""
-    """The code with which eSMS refused the account itself; empty: it did not."""
+    """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool = False
-    """Did so many calls in a row have no answer that no more were made?"""
+    """Does eSMS not answer, so that no more calls were made?"""
+    refused_brands: dict[str, str] = field(default_factory=dict)
+    """Brand names whose messages wait, with the code with which eSMS refuses them."""
 
 
 def deliver_messages(pks: Sequence[int]) -> DeliverySummary:
@@ -75,153 +94,241 @@ def deliver_due_messages(limit: int | None = None) -> DeliverySummary:
     return Worker(limit=limit).run()
 
 
-def deliver_claimed(message: OutboundViberMessage) -> None:
-    """Send a message that the caller has inserted as claimed, and record the outcome on it."""
-    Worker([]).run(claimed=[message])
-
-
 class Worker:
-    """One run: claim, call and record until nothing is due, eSMS is in trouble, or it is told to stop."""
+    """One run: claim, call and record until nothing is due, a circuit breaker is open, or it is told to stop."""
 
     def __init__(
         self,
         pks: Iterable[int] | None = None,
         *,
         limit: int | None = None,
-        seconds: float | None = None,
+        within: float | None = None,
+        states: breaker.States | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> None:
-        """`pks`: these messages; None: any. `seconds`: after which no call starts any more.
+        """`pks`: these messages; None: any. `within`: seconds in all, because a web request waits for it.
 
-        `should_stop` is asked all the time: once it says so nothing more is claimed, what is on the wire is finished
-        and recorded, and the rest is released. `on_progress` is told how many more messages are done with.
+        `states`: the circuit breakers, if they were looked at just now. `should_stop` is asked all the time: once it
+        says so nothing more is claimed, what is on the wire is finished and recorded, and the rest is released.
+        `on_progress` is told how many more messages are done with.
         """
-        conf = get_settings()
+        self._conf = conf = get_settings()
+        self._alias = OutboundViberMessage.objects.write_alias()
         self._pks = None if pks is None else list(pks)
-        # Claimed from one after the other: any messages, or these, as many at a time as a statement may name.
-        self._sources: deque[list[int] | None] = deque(in_chunks(self._pks) if self._pks is not None else [None])
+        self._sources = self._all_sources()
         self._remaining = math.inf if limit is None else limit
         self._should_stop, self._on_progress = should_stop, on_progress
-        start_before = None if seconds is None else time.monotonic() + seconds
-        self._calls = Calls(get_gateway(), conf, start_before=start_before)
+        self._in_request = within is not None
+        self._deadline = math.inf if within is None else time.monotonic() + within
+        self._calls = Calls(
+            get_gateway(),
+            conf,
+            # A call that starts late would have too little time, and its message would be uncertain for nothing.
+            start_before=None if within is None else self._deadline - within / 2,
+            deadline=None if within is None else self._deadline,
+        )
         # Enough that no thread waits for the next claim, few enough that other workers find some.
-        self._room = conf.CONCURRENCY * 4
+        self._room = conf.CONCURRENCY * 6
         if conf.MAX_PER_SECOND:
             self._room = min(self._room, math.ceil(conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
-        self._starting: Sequence[OutboundViberMessage] = ()
-        """Claimed, and not called yet."""
+        self._together = max(conf.CONCURRENCY * 3 // 4, 1)
+        """Calls to begin and to record together: fewer cost more, and with more of them threads run dry."""
+        self._threads_are_fast = True
+        """Had all calls ended when results were gathered last? Then the database is what takes time."""
+        self._claimed: deque[OutboundViberMessage] = deque()
+        """Claimed, and no call begun."""
         self._on_the_wire: dict[Future[None], Attempt] = {}
-        self._probing = False
-        """Is one message to show first whether eSMS is well again?"""
+        """Committed as perhaps called. At most twice `CONCURRENCY`, because a killed process leaves them uncertain."""
+        self._states: breaker.States = states or {}
+        self._looked_at = -math.inf if states is None else time.monotonic()
+        self._learned_at = -math.inf
+        self._next_probes: dict[str, float] = {}
         self._repeats_first = True
         self._renewed_at = self._next_look = 0.0
         self._counts: Counter[str] = Counter()
+        self._kept = 0
+        """Messages that were called for and are due again at once; they do not count as left."""
+
+    def _all_sources(self) -> deque[list[int] | None]:
+        """What to claim from, one after the other: any messages, or these, as many as a statement may name."""
+        return deque(in_chunks(self._pks) if self._pks is not None else [None])
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
         """Send the messages that were claimed before, and then the others."""
         self._renewed_at = time.monotonic()
+        self._claimed.extend(claimed)
+        error: BaseException | None = None
         try:
             if self._sources:
-                refuse_open_transaction(
-                    "Call it after the commit, e.g. by transaction.on_commit().",
-                    using=OutboundViberMessage.objects.write_alias(),
-                )
+                refuse_open_transaction("Call it after the commit, e.g. by transaction.on_commit().", using=self._alias)
                 self._announce(claims.take_over_abandoned())
-                # While the last word from eSMS was trouble, one message is tried first; the others keep their place.
-                # Asked only where something is due, because a worker that watches looks every second.
-                is_one = self._pks is not None and len(self._pks) == 1
-                due = OutboundViberMessage.objects.for_writing().due()
-                self._probing = not is_one and due.exists() and monitoring.in_trouble()
-                self._repeats_first = not self._probing
-            self._start(claimed)
-            while self._claim() or self._on_the_wire:
-                self._gather(GATHERING)
-        except BaseException:
+            while self._start_calls() or self._on_the_wire:
+                self._gather()
+        except BaseException as raised:
+            error = raised
             self._calls.stop()
             raise
         finally:
-            if self._on_the_wire:
-                # Something went wrong. What is on the wire is finished and recorded all the same.
-                wait([future for future in self._on_the_wire if not future.cancel()])
-                self._record(list(self._on_the_wire))
+            self._finish(error)
         return self._summary()
+
+    def _start_calls(self) -> bool:
+        """Claim and start as many messages as there is room for. Is there, or may there be, more to do?"""
+        self._look()
+        while not self._stopped() and (account := self._holding(breaker.ACCOUNT)) is not None:
+            # Either one call is made as the probe, or the run ends as soon as those on the wire have finished.
+            self._repeats_first = False
+            if any(attempt.probe for attempt in self._on_the_wire.values()):
+                return True
+            if not self._on_the_wire:
+                if self._probe(account):
+                    return True
+                self._look(again=True)
+            if self._on_the_wire or self._holding(breaker.ACCOUNT) is not None:
+                self._calls.stop()
+        if self._stopped():
+            self._release()
+            return False
+        for brandname in self._calls.held:
+            if len(self._on_the_wire) < 2 * self._conf.CONCURRENCY:
+                self._probe(self._states[brandname])
+        self._claim()
+        if not self._on_the_wire:
+            self._start(self._ask())
+        return bool(self._claimed) or self._has_more()
+
+    # -- the circuit breakers ------------------------------------------------------------------------------------------
+
+    def _look(self, *, again: bool = False) -> None:
+        """Look at the circuit breakers every second: another process may have found out something."""
+        if again or time.monotonic() - self._looked_at > LOOKING:
+            self._states, self._looked_at = breaker.look(), time.monotonic()
+        self._hold_brands()
+
+    def _hold_brands(self) -> None:
+        self._calls.held = frozenset(name for name, state in self._states.items() if name and state.is_open)
+
+    def _held_names(self) -> list[str]:
+        """Brand names, as they stand in the rows, whose messages wait."""
+        return [each for name in self._calls.held for each in breaker.names_of(name)]
+
+    def _holding(self, brandname: str) -> ViberGatewayState | None:
+        return breaker.holding(self._states, brandname, in_request=self._in_request)
+
+    def _probe(self, state: ViberGatewayState) -> bool:
+        """Make the one call that shows whether a fault is over, if it is due, and no other process makes it."""
+        name, now = state.brandname, time.monotonic()
+        if not state.is_probe_due() or self._next_probes.get(name, 0) > now or self._remaining <= 0:
+            return False
+        self._next_probes[name] = now + LOOKING  # if it comes to nothing
+        brandnames = breaker.names_of(name) if name else []
+        due = OutboundViberMessage.objects.for_writing().due()
+        if not self._claimed and not (due.filter(brandname__in=brandnames) if brandnames else due).exists():
+            return False
+        seconds = self._deadline - now if self._in_request else sum(self._conf.TIMEOUT)
+        probe = breaker.win_probe(name, seconds + _MARGIN)
+        if probe is None:
+            return False
+        is_started = False
+        try:
+            # A message may not be called for after all, because it has expired, or because the site refuses it.
+            while not is_started and not self._stopped():
+                found = claims.claim_for_probe(
+                    self._pks,
+                    brandnames=brandnames,
+                    but_not=[] if name else self._held_names(),
+                    another=state.probes % 4 == 3,
+                )
+                self._take(found)
+                # What was claimed before, for a caller that waits for it, will do as well.
+                mine = [message for message in self._claimed if not brandnames or message.brandname in brandnames]
+                if messages := (found.ready or mine)[:1]:
+                    is_started = self._start(self._ask(messages, probe))
+                elif not found.found:
+                    break
+        finally:
+            if not is_started:
+                breaker.give_back(probe)
+        self._next_probes[name] = 0.0
+        return is_started
 
     # -- claim ---------------------------------------------------------------------------------------------------------
 
-    def _claim(self) -> bool:
-        """Claim and start as many messages as there is room for. Is there, or may there be, more to do?"""
-        if not self._sources or self._stopped():
-            return False
-        if self._probing:
-            # A claimed message may not be called for after all, e.g. because it has expired.
-            while not self._calls.made and not self._on_the_wire and self._has_more():
-                self._claim_some(1)
-            if self._on_the_wire or not self._calls.made:
-                return bool(self._on_the_wire)
-            self._probing = False
-            if self._calls.in_trouble:
-                # One call is enough where trouble was expected.
-                self._calls.outage = not self._calls.account_code
-                self._calls.stop()
-                return False
+    def _claim(self) -> None:
         # Wait until half of the room is free, because a claim of many costs no more than a claim of one.
-        while (room := self._room - len(self._on_the_wire)) * 2 > self._room and self._has_more():
-            self._claim_some(room)
-            if self._stopped():
-                return False
-            self._gather(0)
-        return self._has_more()
+        while self._has_more() and (room := self._room - len(self._claimed) - len(self._on_the_wire)) * 2 > self._room:
+            source = self._sources[0]
+            room = int(min(room, self._remaining))
+            found = claims.claim(room, source, but_not=self._held_names(), repeats_first=self._repeats_first)
+            if source is not None and found.found < room:
+                self._sources.popleft()
+            elif source is None and not found.found:
+                # Fewer than asked for would only mean that others had some locked for a moment.
+                self._next_look = time.monotonic() + LOOKING
+            self._take(found)
+
+    def _take(self, found: claims.Claimed) -> None:
+        self._claimed.extend(found.ready)
+        self._remaining -= len(found.ready)
+        self._count_done(found.settled)
+        self._announce(found.changes)
 
     def _has_more(self) -> bool:
         return bool(self._sources) and self._remaining > 0 and time.monotonic() >= self._next_look
-
-    def _claim_some(self, room: int) -> None:
-        source = self._sources[0]
-        room = int(min(room, self._remaining))
-        claimed = claims.claim(room, source, repeats_first=self._repeats_first)
-        self._count(claimed.settled)
-        self._remaining -= len(claimed.ready)
-        self._start(claimed.ready, claimed.changes)
-        if source is not None and claimed.found < room:
-            self._sources.popleft()
-        elif source is None and not claimed.found:
-            # Fewer than asked for would only mean that others had some locked for a moment.
-            self._next_look = time.monotonic() + LOOKING
 
     def _stopped(self) -> bool:
         if self._should_stop is not None and self._should_stop():
             self._calls.stop()
         return self._calls.stopped
 
+    def _release(self) -> None:
+        """Give back what was claimed, and is not called for now."""
+        released = list(self._claimed)
+        changes = claims.release(released, self._reason())
+        self._claimed.clear()
+        self._announce(changes)
+        self._count_done(released)
+
+    def _reason(self, brandname: str = breaker.ACCOUNT) -> dict[str, Any]:
+        state = self._holding(brandname)
+        return breaker.reason(state) if state is not None else {}
+
     # -- call ----------------------------------------------------------------------------------------------------------
 
-    def _start(self, messages: Sequence[OutboundViberMessage], changes: Sequence[Transition] = ()) -> None:
-        """Tell the site's receivers of the claim, ask them about each message, and hand those that pass to threads."""
-        self._starting = messages
-        try:
-            self._announce(changes)
-            passed = []
-            for attempt in [claims.prepare(message) for message in messages]:
-                if self._stopped():
-                    break
-                if change := claims.refused_by_site(attempt):
-                    self._announce([change])
-                else:
-                    passed.append(attempt)
-                self._hold()
+    def _ask(self, messages: Sequence[OutboundViberMessage] | None = None, probe: Probe | None = None) -> list[Attempt]:
+        """Ask the site's receivers about claimed messages: these, or as many as may be begun. Returns those that pass.
+
+        Some calls are begun ahead, so that no thread waits for a commit.
+        """
+        if messages is None:
+            if self._holding(breaker.ACCOUNT) is not None:
+                return []  # until the probe has shown more
+            still_on_the_wire = sum(not future.done() for future in self._on_the_wire)
+            room = 2 * self._conf.CONCURRENCY - still_on_the_wire
+            messages = list(itertools.islice(self._claimed, room if room >= self._together else 0))
+        passed = []
+        for message in messages:
             if self._stopped():
-                passed = []
-                self._announce(claims.release(messages))
-            for attempt in claims.begin(passed):
-                self._on_the_wire[self._calls.start(attempt)] = attempt
-        except BaseException:
-            called = {attempt.message.id for attempt in self._on_the_wire.values()}
-            claims.release(message for message in messages if message.id not in called)
-            raise
-        finally:
-            self._starting = ()
-        self._count([message for message in messages if message.status != Status.SENDING])
+                return []
+            attempt = claims.prepare(message, probe)
+            if probe is None and (reason := self._reason(attempt.outgoing.brandname)):
+                is_refused, changes = True, claims.release([message], reason)
+            else:
+                is_refused, changes = claims.refused_by_site(attempt)
+            if is_refused:
+                self._claimed.remove(message)
+                self._announce(changes)
+                self._count_done([message])
+            else:
+                passed.append(attempt)
+            self._hold()
+        return passed
+
+    def _start(self, passed: Sequence[Attempt]) -> bool:
+        """Begin calls while there are no results to be recorded. Does any call start?"""
+        self._record([], passed)
+        return bool(self._on_the_wire)
 
     def _hold(self) -> None:
         """Renew the leases in time.
@@ -231,61 +338,165 @@ class Worker:
         """
         if time.monotonic() - self._renewed_at > claims.LEASE.total_seconds() / 4:
             self._renewed_at = time.monotonic()
-            claims.renew([*(attempt.message for attempt in self._on_the_wire.values()), *self._starting])
+            claims.renew([*(attempt.message for attempt in self._on_the_wire.values()), *self._claimed])
             if self._pks is None:
                 self._announce(claims.take_over_abandoned())
 
     # -- record --------------------------------------------------------------------------------------------------------
 
-    def _gather(self, seconds: float) -> None:
-        """Record what has been answered; wait at most so long for it."""
+    def _gather(self) -> None:
+        """Record what has been answered within a moment."""
         if self._on_the_wire:
-            done, _pending = wait(self._on_the_wire, timeout=seconds)
-            self._record(list(done))
+            enough = len(self._on_the_wire) if self._threads_are_fast else self._together
+            self._calls.wait_for_results(enough, GATHERING)
+            done, pending = wait(self._on_the_wire, timeout=0)
+            self._threads_are_fast = not pending
+            if pending and time.monotonic() > self._deadline:
+                done |= self._give_up(pending)
+            self._record(done, self._ask())
         self._hold()
 
-    def _record(self, done: list[Future[None]]) -> None:
+    def _give_up(self, pending: set[Future[None]]) -> set[Future[None]]:
+        """Take calls that have passed the deadline for unanswered, whatever the gateway makes of it."""
+        wait(pending, timeout=0.5)  # a gateway that knows of the deadline ends them by itself
+        for future in pending:
+            if not future.done() and not future.cancel():
+                # On a copy, because the thread may still write its result.
+                late = SendResult(outcome=CallOutcome.NO_ANSWER, text=put_together(LATE, f"{IN_REQUEST:g} s"))
+                self._on_the_wire[future] = replace(self._on_the_wire[future], result=late, ended=timezone.now())
+        return pending
+
+    def _record(self, done: Collection[Future[None]], begin: Sequence[Attempt] = (), *, keep: bool = True) -> None:
+        """Record results, act on what they show, and start the calls to `begin`.
+
+        `keep`: wait until the database takes them.
+        """
         attempts = [self._on_the_wire[future] for future in done]
-        changes = record_attempts(attempts)
-        # Only now, because what could not be recorded is tried once more at the end of the run.
+        if not attempts and not begin:
+            return
+        stored = self._store(attempts, begin, keep=keep)
         for future in done:
             del self._on_the_wire[future]
-        self._count([attempt.message for attempt in attempts])
-        self._announce(changes)
+        for recorded in stored:
+            self._states = {**self._states, **recorded.lesson.states}
+        self._hold_brands()
+        account = self._holding(breaker.ACCOUNT)
+        if account is not None and not account.is_probe_due() and not any(attempt.probe for attempt in begin):
+            self._calls.stop()
+        self._calls.resume(sum(is_doubtful(attempt) for attempt in attempts))
+        for attempt in [attempt for recorded in stored for attempt in recorded.begun]:
+            self._on_the_wire[self._calls.start(attempt)] = attempt
+        for attempt in begin:
+            self._claimed.remove(attempt.message)
+
+        for attempt in attempts:
+            if attempt.probe is not None and attempt.result is None:
+                breaker.give_back(attempt.probe)
+                self._next_probes[attempt.probe.name] = time.monotonic() + LOOKING
+        for recorded in stored:
+            for state in recorded.lesson.opened:
+                if state.silent:
+                    take_back_counts(state)
+            if recorded.lesson.closed:
+                # There may be messages that were stepped over.
+                self._sources, self._next_look = self._all_sources(), 0.0
+            self._announce(recorded.changes)
+        called = [attempt.message for attempt in attempts if attempt.result is not None]
+        self._kept += sum(message.is_due(timezone.now()) for message in called)
+        self._count(called)
+        self._count_done([attempt.message for attempt in attempts if attempt.result is None])
+
+    def _store(self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool) -> list[Recorded]:
+        """Store the results together or, where that fails, one by one, so that none costs another."""
+        began = time.monotonic()
+        # What another process finds out is taken note of within a second.
+        is_fresh = began - self._learned_at < breaker.ACCURACY.total_seconds()
+        if not is_fresh and attempts:
+            self._learned_at = began
+
+        def keep_trying() -> bool:
+            # The database is away, and the answers are known to this process alone.
+            told_to_end = self._should_stop is not None and self._should_stop()
+            if not (keep and attempts) or told_to_end or time.monotonic() > self._deadline:
+                return False
+            time.sleep(LOOKING)
+            return not is_reachable(self._alias) or time.monotonic() - began < _PATIENCE
+
+        try:
+            return [
+                record_attempts(
+                    attempts,
+                    begin,
+                    states=self._states,
+                    is_fresh=is_fresh,
+                    in_request=self._in_request,
+                    keep_trying=keep_trying,
+                )
+            ]
+        except Exception as error:
+            if isinstance(error, AWAY) and not is_reachable(self._alias) and attempts:
+                log_failure(error, "what came of %d calls is lost with the database; %s", len(attempts), _TAKEN_OVER)
+                raise
+            if len(attempts) + len(begin) == 1:
+                pk = [*attempts, *begin][0].message.id
+                log_failure(error, "what came of message %s cannot be stored; %s", pk, _TAKEN_OVER)
+                return []
+            log_failure(error, "%d results cannot be stored together; they are stored one by one", len(attempts))
+        stored: list[Recorded] = []
+        for done, attempt in enumerate(attempts):
+            if time.monotonic() > self._deadline:
+                logger.error("no time is left to store %d results; %s", len(attempts) - done, _TAKEN_OVER)
+                break
+            stored += self._store([attempt], (), keep=False)
+        for attempt in begin:
+            stored += self._store([], [attempt], keep=False)
+        return stored
+
+    def _finish(self, error: BaseException | None) -> None:
+        """Let the calls on the wire end, store their results, and give back what was not called for."""
+        if self._on_the_wire:
+            pending = {future for future in self._on_the_wire if not future.cancel()}
+            wait(pending, timeout=max(self._deadline - time.monotonic(), 0) if self._in_request else None)
+            self._give_up({future for future in pending if not future.done()})
+            # A database that is away is waited for, but nothing else that ends the process.
+            self._record(list(self._on_the_wire), keep=isinstance(error, AWAY))
+        try:
+            self._release()
+        except AWAY as away:
+            count = len(self._claimed)
+            log_failure(away, "%d messages cannot be released now; they are taken over in two minutes", count)
 
     def _announce(self, changes: Sequence[Transition]) -> None:
         """Tell the site's receivers what was committed. They may take their time, so leases are renewed meanwhile."""
         for change in changes:
-            if change.is_written:
-                lifecycle.announce(change)
+            lifecycle.announce(change)
+            with suppress(*AWAY):  # the others are told all the same; the database is missed soon enough
                 self._hold()
 
-    def _count(self, messages: Sequence[OutboundViberMessage]) -> None:
-        """Count those that are done with. What was released is still due, and counts as left."""
+    def _count_done(self, messages: Sequence[OutboundViberMessage]) -> None:
+        """Count those that are done with, though no call was made. What was released is still due: it is left."""
         now = timezone.now()
-        done = Counter([message.status for message in messages if not message.is_due(now)])
-        self._counts += done
+        self._count([message for message in messages if not message.is_due(now)])
+
+    def _count(self, messages: Sequence[OutboundViberMessage]) -> None:
+        self._counts.update(message.status for message in messages)
         if self._on_progress is not None:
-            self._on_progress(done.total())
+            self._on_progress(len(messages))
 
     def _summary(self) -> DeliverySummary:
-        counts = self._counts
+        counts, account = self._counts, self._holding(breaker.ACCOUNT)
         due = OutboundViberMessage.objects.for_writing().due()
-        summary = DeliverySummary(
+        left = due.count() if self._pks is None else sum(due.filter(pk__in=p).count() for p in in_chunks(self._pks))
+        return DeliverySummary(
             sent=counts[Status.SENT] + counts[Status.DELIVERED] + counts[Status.UNDELIVERED],
             failed=counts[Status.FAILED] + counts[Status.CANCELLED],
             unknown=counts[Status.UNKNOWN],
             requeued=counts[Status.QUEUED],
-            left=due.count() if self._pks is None else sum(due.filter(pk__in=p).count() for p in in_chunks(self._pks)),
-            account_code=self._calls.account_code,
-            outage=self._calls.outage,
+            left=max(left - self._kept, 0),
+            account_code=account.code if account is not None else "",
+            outage=account is not None and not account.code,
+            refused_brands={name: self._states[name].code for name in self._calls.held},
         )
-        waiting = summary.left + summary.requeued
-        if summary.account_code:
-            logger.error("eSMS refuses the account (code %s); %d messages wait", summary.account_code, waiting)
-        elif summary.outage:
-            logger.error("eSMS does not answer; no more calls were made, %d messages wait", waiting + summary.unknown)
-        return summary
 
 
 # -- without end -------------------------------------------------------------------------------------------------------
@@ -294,19 +505,20 @@ class Worker:
 def watch(*, should_stop: Callable[[], bool], on_progress: Callable[[int], object]) -> DeliverySummary:
     """Send what becomes due until told to stop; returns the sum of all runs.
 
-    Trouble with eSMS or with the database does not end it: it is logged, and tried again after a pause.
+    Trouble with eSMS or with the database does not end it. A circuit breaker says when eSMS is called again; the
+    database is tried again after a pause.
     """
     total, pause = DeliverySummary(), FIRST_PAUSE
     while not should_stop():
         close_old_connections()
-        in_trouble = False
         run = DeliverySummary()
         try:
             run = Worker(should_stop=should_stop, on_progress=on_progress).run()
-            in_trouble = bool(run.account_code) or run.outage
+            pause = FIRST_PAUSE
         except DatabaseTrouble as error:
-            in_trouble = True
             log_failure(error, "the database failed; what was on its way is taken over in two minutes")
+            _rest(pause, should_stop)
+            pause = min(pause * 2, LONGEST_PAUSE)
         # Messages are added up; what is left, and whether there is trouble, is as the last run says.
         total = replace(
             run,
@@ -315,9 +527,7 @@ def watch(*, should_stop: Callable[[], bool], on_progress: Callable[[int], objec
             unknown=total.unknown + run.unknown,
             requeued=total.requeued + run.requeued,
         )
-        pause = FIRST_PAUSE if run.sent or not in_trouble else pause
-        _rest(pause if in_trouble else LOOKING, should_stop)
-        pause = min(pause * 2, LONGEST_PAUSE) if in_trouble else pause
+        _rest(LOOKING, should_stop)
     return total
 
 

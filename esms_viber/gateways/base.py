@@ -98,8 +98,12 @@ class BaseGateway(ABC):
         return cls()
 
     @abstractmethod
-    def send(self, message: OutgoingMessage) -> SendResult:
-        """Make one call, never repeat it, and raise nothing."""
+    def send(self, message: OutgoingMessage, *, deadline: float | None = None) -> SendResult:
+        """Make one call, never repeat it, and raise nothing.
+
+        `deadline`: the moment of `time.monotonic()` at which the call must have ended, the look-up of the name
+        included. What is not answered by then is a time-out like any other.
+        """
 
     @abstractmethod
     def fetch_status(self, sms_id: str) -> StatusResult:

@@ -1,7 +1,8 @@
-"""urllib3's connections, changed in four ways.
+"""urllib3's connections, changed in five ways.
 
 The keys are added to a request only as its bytes go out, an answer has one deadline from first byte to last, a
-connection that idled too long is not used again, and a call that was held up before it started is not made.
+connection that idled too long is not used again, and a call that was held up before it started is not made. Looking up
+the name counts as connecting.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import http.client
 import io
 import re
 import socket
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
@@ -19,6 +21,7 @@ import requests.adapters
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import allowed_gai_family
 
 from ..conf import bare
 from .credentials import NOTHING, Secret
@@ -35,21 +38,35 @@ _KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 class Call:
     """One request on its way: the keys to add to its bytes, whether they have left, and how long to wait."""
 
-    __slots__ = ("_body", "_public", "_query", "_read_seconds", "deadline", "left", "start_before")
+    __slots__ = ("_body", "_end", "_public", "_query", "deadline", "left", "patience", "start_before", "timeout")
 
     def __init__(
-        self, timeout: tuple[float, float], *, public: str = "", query: Secret = NOTHING, body: Secret = NOTHING
+        self,
+        timeout: tuple[float, float],
+        end: float | None = None,
+        *,
+        public: str = "",
+        query: Secret = NOTHING,
+        body: Secret = NOTHING,
     ) -> None:
+        """Give the seconds to connect and to answer, and the moment by which all of it must be over."""
         self._public, self._query, self._body = public, query, body
-        self._read_seconds = timeout[1]
-        self.deadline = monotonic() + timeout[0]
-        self.start_before = monotonic() + START_WITHIN_SECONDS
+        now = monotonic()
+        self._end = float("inf") if end is None else end
+        left = max(self._end - now, 0.001)  # urllib3 refuses a time-out of 0
+        self.timeout = min(timeout[0], left), min(timeout[1], left)
+        self.deadline = now + self.timeout[0]
+        self.start_before = min(now + START_WITHIN_SECONDS, self._end)
         self.left = False
+        self.patience = self.timeout[1]
+        """The seconds that the answer was given."""
 
     def mark_left(self) -> None:
         """Note that the request has left, before its first byte does: an interruption must not look like "not sent"."""
         self.left = True
-        self.deadline = monotonic() + self._read_seconds
+        now = monotonic()
+        self.deadline = min(now + self.timeout[1], self._end)
+        self.patience = round(self.deadline - now, 1) or self.patience
 
     def complete(self, head: bytes) -> bytes:
         """Return the request as the server is to see it. The caller must not bind the result to a name."""
@@ -152,13 +169,58 @@ class _Response(http.client.HTTPResponse):
         return kept
 
 
+def _look_up(host: str, port: int, seconds: float) -> list[str]:
+    """Return the addresses of a host. Raises `TimeoutError`, because the system's own look-up may take minutes."""
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 (not swallowed: raised by the caller)
+            found.append(error)
+
+    # Nothing can interrupt a look-up. A daemon does not keep the process from ending.
+    thread = threading.Thread(target=ask, name="esms_viber look-up", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise TimeoutError("the look-up of the name took too long")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return list(dict.fromkeys(address[0] for *_kind, address in found[0]))
+
+
 class _Sending:
     """Send a request with the keys added to its bytes alone; a mixin for both kinds of connection."""
 
     sock: Any
+    port: int
+    timeout: Any
+    _dns_host: str
     response_class: ClassVar[type[http.client.HTTPResponse]] = _Response
     connect: Callable[[], None]
     idle_since = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first address of the host that takes the connection, as urllib3 does, but in time."""
+        call = current_call.get()
+        name = self._dns_host
+        if call is None:
+            return super()._new_conn()  # type: ignore[misc,no-any-return]  # a mixin: urllib3's own
+        addresses = _look_up(name, self.port, call.deadline - monotonic())
+        try:
+            for address in addresses:
+                self._dns_host = address
+                # Each address has its own time, because the first may be one that swallows packets.
+                self.timeout = max(min(call.timeout[0], call.start_before - monotonic()), 0.001)
+                try:
+                    return super()._new_conn()  # type: ignore[misc,no-any-return]  # as above
+                except urllib3.exceptions.HTTPError:
+                    if address == addresses[-1]:
+                        raise
+        finally:
+            self._dns_host = name
+        raise OSError("the name has no address")
 
     def send(self, data: Any) -> None:
         call = current_call.get()

@@ -27,7 +27,7 @@ class ConsoleGateway(BaseGateway):
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, message: OutgoingMessage) -> SendResult:
+    def send(self, message: OutgoingMessage, *, deadline: float | None = None) -> SendResult:
         sms_id = f"console-{uuid.uuid4().hex}"
         fields = {**send_parameters(message), **_KEYS_MASKED}
         text = _("Viber message") + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from time import monotonic
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 VIBER_TYPE = "23"
 _USUAL_KEYS = len("&ApiKey=&SecretKey=") + 2 * 30
 """The length of both keys in a query string; those in public samples have 30 characters each."""
+_PATIENCE = 10
+"""Seconds for a question. People wait for most of them in a web request, and asking again does no harm."""
 _HEADERS = {"Accept": "application/json", "User-Agent": f"django-esms-viber/{__version__}"}
 
 
@@ -74,18 +77,19 @@ class EsmsGateway(BaseGateway):
             ) from error
 
     @sealed
-    def send(self, message: OutgoingMessage) -> SendResult:
-        reply = self._transport.get("SendMultipleMessage_V4_get", send_query(message), self._keys.query)
+    def send(self, message: OutgoingMessage, *, deadline: float | None = None) -> SendResult:
+        reply = self._transport.get("SendMultipleMessage_V4_get", send_query(message), self._keys.query, deadline)
         return Answer(reply, self._keys).as_send_result()
 
     @sealed
     def fetch_status(self, sms_id: str) -> StatusResult:
-        reply = self._transport.get("GetSendStatus", encode({"RefId": sms_id}), self._keys.query)
+        deadline = monotonic() + _PATIENCE
+        reply = self._transport.get("GetSendStatus", encode({"RefId": sms_id}), self._keys.query, deadline)
         return Answer(reply, self._keys).as_status_result()
 
     @sealed
     def fetch_balance(self) -> BalanceResult:
-        reply = self._transport.post("GetBalance_json", self._keys.body)
+        reply = self._transport.post("GetBalance_json", self._keys.body, monotonic() + _PATIENCE)
         return Answer(reply, self._keys).as_balance_result()
 
     def query_length(self, message: OutgoingMessage) -> int:

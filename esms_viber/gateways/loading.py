@@ -107,9 +107,9 @@ def build_gateway(kind: type[BaseGateway], conf: ViberSettings) -> BaseGateway:
         except Exception:  # noqa: BLE001 - a site's own property may raise anything
             method = None
         parameters = list(inspect.signature(wanted).parameters.values())[1:]
-        by_name = {parameter.name: None for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-        by_place = [None] * (len(parameters) - len(by_name))
-        if not (callable(method) and runs_when_called(method) and accepts(method, *by_place, **by_name)):
+        # The deadline may be missing, because a worker gives up by itself on a gateway that does not know it.
+        by_place = [None for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        if not (callable(method) and runs_when_called(method) and accepts(method, *by_place)):
             sentence = _(
                 'ESMS_VIBER["GATEWAY"] cannot be used: %(call)s must be an ordinary method with that signature.'
             )

@@ -74,7 +74,7 @@ class MemoryGateway(BaseGateway):
     )
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def send(self, message: OutgoingMessage) -> SendResult:
+    def send(self, message: OutgoingMessage, *, deadline: float | None = None) -> SendResult:
         with self._lock:
             outbox.append(message)
             if self.answers:

@@ -23,7 +23,7 @@ from .connections import MAX_BODY_BYTES, Adapter, Call, current_call
 from .credentials import NOTHING, Secret
 
 REDIRECTED = gettext_noop("A redirect came, and is not followed")
-_LATE = gettext_noop("No answer in time")
+LATE = gettext_noop("No answer in time")
 _CUT = gettext_noop("Connection closed before the answer was complete")
 _TOO_LARGE = gettext_noop("The answer is too large")
 _NOT_HTTP = gettext_noop("The answer is not HTTP that can be read")
@@ -80,16 +80,19 @@ class Transport:
         self._proxies, self._cert = found["proxies"], found["cert"]
         self._verify = found["verify"] or True
 
-    def get(self, path: str, public: str, query: Secret) -> Reply:
-        """Send GET `path?public&query`; `public` is already encoded and holds no key."""
-        return self._call(self._prepare("GET", path), Call(self._timeout, public=public, query=query))
+    def get(self, path: str, public: str, query: Secret, deadline: float | None = None) -> Reply:
+        """Send GET `path?public&query`; `public` is already encoded and holds no key.
 
-    def post(self, path: str, body: Secret) -> Reply:
+        The call ends by the `deadline`, a moment of `time.monotonic()`, however much time each of its parts has.
+        """
+        return self._call(self._prepare("GET", path), Call(self._timeout, deadline, public=public, query=query))
+
+    def post(self, path: str, body: Secret, deadline: float | None = None) -> Reply:
         """Send POST with a JSON body."""
         request = self._prepare("POST", path)
         request.headers["Content-Type"] = "application/json"
         request.headers["Content-Length"] = str(len(body))
-        return self._call(request, Call(self._timeout, query=NOTHING, body=body))
+        return self._call(request, Call(self._timeout, deadline, query=NOTHING, body=body))
 
     def close(self) -> None:
         """Close idle connections; calls under way go on."""
@@ -108,7 +111,7 @@ class Transport:
         token = current_call.set(call)
         try:
             response = self._adapter.send(
-                request, stream=True, timeout=self._timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
+                request, stream=True, timeout=call.timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
             )
             # An answer proves that the request left. No connection marks the call where a test registers answers with
             # `responses`.
@@ -118,28 +121,29 @@ class Transport:
         except _BadBody as error:
             problem = str(error)
         except _FAILURES as error:
-            problem = self._explain(error, status, left=call.left)
+            problem = _explain(error, status, call)
         finally:
             current_call.reset(token)
         duration = round((monotonic() - started) * 1000)
         return Reply(call.left, status, content_type, body, problem, duration)
 
-    def _explain(self, error: Exception, status: int | None, *, left: bool) -> str:
-        chain = list(_causes(error))
-        if not left:
-            for kind, sentence in _CONNECT_FAILURES:
-                if any(isinstance(cause, kind) for cause in chain):
-                    return sentence
-            is_unreachable = any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain)
-            return _NETWORK_UNREACHABLE if is_unreachable else _NOT_CONNECTED
-        if status in _REDIRECTS:
-            return put_together(REDIRECTED, f"HTTP {status}")
-        if any(isinstance(cause, _TIMEOUTS) for cause in chain):
-            return put_together(_LATE, f"{self._timeout[1]:g} s")
-        # The wrappers of requests are left out, because each of them is an OSError, whatever it wraps.
-        reasons = [cause for cause in chain if not isinstance(cause, requests.RequestException)]
-        is_cut = any(isinstance(reason, OSError | http.client.IncompleteRead) for reason in reasons)
-        return _CUT if is_cut else _NOT_HTTP
+
+def _explain(error: Exception, status: int | None, call: Call) -> str:
+    chain = list(_causes(error))
+    if not call.left:
+        for kind, sentence in _CONNECT_FAILURES:
+            if any(isinstance(cause, kind) for cause in chain):
+                return sentence
+        is_unreachable = any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain)
+        return _NETWORK_UNREACHABLE if is_unreachable else _NOT_CONNECTED
+    if status in _REDIRECTS:
+        return put_together(REDIRECTED, f"HTTP {status}")
+    if any(isinstance(cause, _TIMEOUTS) for cause in chain):
+        return put_together(LATE, f"{call.patience:g} s")
+    # The wrappers of requests are left out, because each of them is an OSError, whatever it wraps.
+    reasons = [cause for cause in chain if not isinstance(cause, requests.RequestException)]
+    is_cut = any(isinstance(reason, OSError | http.client.IncompleteRead) for reason in reasons)
+    return _CUT if is_cut else _NOT_HTTP
 
 
 def _read_body(response: Response) -> bytes:
@@ -189,6 +193,6 @@ _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], 
     (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
 )
 PROBLEMS = frozenset(
-    (REDIRECTED, _LATE, _CUT, _TOO_LARGE, _NOT_HTTP, _BAD_COMPRESSION, _NOT_CONNECTED, _NETWORK_UNREACHABLE)
+    (REDIRECTED, LATE, _CUT, _TOO_LARGE, _NOT_HTTP, _BAD_COMPRESSION, _NOT_CONNECTED, _NETWORK_UNREACHABLE)
 ).union(sentence for _kind, sentence in _CONNECT_FAILURES)
 """The sentences that say why there is no trustworthy body."""

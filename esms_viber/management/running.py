@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
@@ -37,16 +37,24 @@ def telling_misconfiguration() -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
-def tell_trouble(account_code: str, *, outage: bool) -> None:
-    """Raise `CommandError`, for which the process exits with 1, if eSMS refused the account or did not answer."""
+def tell_trouble(account_code: str, *, outage: bool, refused_brands: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raise `CommandError`, for which the process exits with 1, if eSMS refuses the account or does not answer."""
+    told = []
     if account_code:
-        code = describe(account_code)
-        raise CommandError(
-            _("Code %(code)s: %(meaning)s %(remedy)s")
-            % {"code": code.code, "meaning": code.meaning, "remedy": code.remedy}
-        )
+        told.append(_in_words(account_code))
     if outage:
-        raise CommandError(_("eSMS does not answer. What is left waits; run this again later."))
+        told.append(_("eSMS does not answer. What is left waits; run this again later."))
+    for brandname, code in refused_brands.items():
+        sentence = _("Messages under the brand name “%(brand)s” wait.") % {"brand": brandname}
+        told.append(f"{sentence} {_in_words(code)}")
+    if told:
+        raise CommandError("\n".join(told))
+
+
+def _in_words(code: str) -> str:
+    found = describe(code)
+    sentence = _("Code %(code)s: %(meaning)s %(remedy)s")
+    return sentence % {"code": found.code, "meaning": found.meaning, "remedy": found.remedy}
 
 
 class StopSignals:

@@ -12,7 +12,7 @@ from django.db.models import CheckConstraint, Index
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ..codes import ACCOUNT_CODES, describe
+from ..codes import describe
 from ..exceptions import EsmsViberError, GatewayRefused, GatewayUnreachable, OutcomeUnknown
 from ..formatting import stored
 from ..phones import mask_phone, validate_phone
@@ -66,7 +66,7 @@ class OutboundViberMessage(GuardedSave):
         validators=[validators.validate_button_url],
         help_text=_("The page that the button opens, e.g. https://shop.example.vn/orders/17."),
     )
-    brandname = models.CharField(
+    brandname = KeyField(
         _("brand name"),
         max_length=100,
         blank=True,
@@ -310,12 +310,12 @@ class OutboundViberMessage(GuardedSave):
         match self.status:
             case Status.FAILED | Status.UNDELIVERED | Status.CANCELLED:
                 raise GatewayRefused(self.code_result, self._remedy())
-            case Status.QUEUED if self.code_result in ACCOUNT_CODES:
+            case Status.QUEUED if self.code_result:
                 raise GatewayRefused(self.code_result, self._remedy())
-            case Status.QUEUED if self.attempts:
-                raise GatewayUnreachable(stored(self.error_message))
-            case Status.QUEUED if self.error_message:
+            case Status.QUEUED if self.error_message.startswith(choices.NOT_CHECKED):
                 raise EsmsViberError(stored(self.error_message))
+            case Status.QUEUED if self.error_message:
+                raise GatewayUnreachable(stored(self.error_message))
             case Status.SENDING | Status.UNKNOWN:
                 raise OutcomeUnknown(
                     stored(self.error_message)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from ..codes import ACCOUNT_CODES
 from ..database import in_chunks, lock
-from .choices import WAITING, Kind, Status, kind_condition
+from .choices import NOT_CHECKED, WAITING, Kind, Status, kind_condition
 
 
 class ForWriting(models.QuerySet[Any]):
@@ -80,6 +80,10 @@ class MessageQuerySet(ForWriting):
     def unreachable(self) -> Self:
         """Waiting because the last call did not get through to eSMS."""
         return self.filter(status=Status.QUEUED, attempts__gt=0, code_result="")
+
+    def held_up(self) -> Self:
+        """Waiting because a `pre_send` receiver of the site failed."""
+        return self.filter(status=Status.QUEUED, error_message__startswith=NOT_CHECKED)
 
     def due_for_query(self, now: dt.datetime | None = None) -> Self:
         """Sent, without a final report, and to be asked about by now; soonest first."""

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from .. import lifecycle
+from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from .parsing import DeliveryReport, ReportVerdict
 
@@ -23,8 +24,10 @@ class MovedOn(Exception):
 
 def apply_report(
     message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent, *, again: bool = False
-) -> bool:
-    """Write what a report on the current RequestId says, in one UPDATE, and return whether the status changed.
+) -> list[Transition]:
+    """Write what a report on the current RequestId says, in one UPDATE, and return the transition, if the status moves.
+
+    The caller announces it after the commit.
 
     The first final report wins, because no transition leads out of a final status. The UPDATE expects the status and
     the RequestId that were read; raises `MovedOn`, and writes nothing, where the row has others by now. `again`: the
@@ -32,7 +35,7 @@ def apply_report(
     """
     to = status_after(message, report)
     if to is None:
-        return False
+        return []
     columns: dict[str, Any] = {"send_status": report.send_status, "error_message": ""}
     if report.total_price is not None:
         columns["total_price"] = report.total_price
@@ -54,10 +57,11 @@ def apply_report(
         rows = OutboundViberMessage.objects.for_writing().filter(pk=message.id, status=to)
         if new and not rows.filter(request_id=message.request_id).update(**new):
             raise MovedOn
-        return False
-    if not lifecycle.transition(lifecycle.report(message, to, columns, event)):
+        return []
+    change = lifecycle.report(message, to, columns, event)
+    if not lifecycle.write(change):
         raise MovedOn
-    return True
+    return [change]
 
 
 def status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:

@@ -17,6 +17,7 @@ from .. import lifecycle
 from ..database import TRIES, in_transaction
 from ..exceptions import log_failure
 from ..formatting import put_together
+from ..lifecycle import Transition
 from ..models import OutboundViberMessage, ViberMessageEvent
 from . import applying
 from .parsing import DeliveryReport, MalformedReport, bounded, parse_report
@@ -138,20 +139,30 @@ def _receive(callback: _Callback) -> Receipt:
         logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, MOST_EVENTS)
         return receipt
 
-    def write() -> None:
-        # Work on copies, because after a rollback this runs again and must not find its own changes.
-        changed, event = copy.copy(message), copy.copy(known) or _new_event(callback)
+    def write() -> tuple[ViberMessageEvent, list[Transition]]:
+        # Work on a copy, because after a rollback this runs again and must not find its own changes.
+        event, changes = copy.copy(known) or _new_event(callback), list[Transition]()
         if report is not None and to is not None:
             # Update the message before inserting the event: on MariaDB the insert locks the message's row, but too
             # weakly for the UPDATE.
-            event.applied = applying.apply_report(changed, report, event, again=known is not None)
+            changes = applying.apply_report(message, report, event, again=known is not None)
+            event.applied = bool(changes)
         if known is None:
             event.save(using=alias, force_insert=True)
         elif event.applied:
             event.save(using=alias, update_fields=["applied"])
+        return event, changes
+
+    def was_committed(written: tuple[ViberMessageEvent, list[Transition]]) -> bool:
+        # The primary key too, because the same callback may have come to another process.
+        event = written[0]
+        events = ViberMessageEvent.objects.for_writing().filter(pk=event.pk, fingerprint=event.fingerprint)
+        return events.filter(applied=event.applied).exists()
 
     alias = OutboundViberMessage.objects.write_alias()
-    in_transaction(write, using=alias)
+    _event, changes = in_transaction(write, using=alias, was_committed=was_committed)
+    lifecycle.adopt(changes)
+    lifecycle.announce_after_commit(changes)
     return receipt
 
 

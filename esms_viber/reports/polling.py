@@ -23,7 +23,7 @@ from ..delivery.results import in_log
 from ..formatting import put_together
 from ..gateways.base import CallOutcome
 from ..gateways.loading import get_gateway
-from ..lifecycle import FIRST_QUERY, next_query_at
+from ..lifecycle import FIRST_QUERY, Transition, next_query_at
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..phones import mask_phone
 from .applying import apply_report
@@ -140,7 +140,6 @@ def _ask_all(
     queries: Iterable[Query], calls: Calls, *, user: Any = None, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
     """Call from many threads and record from this one; afterwards each query has its message as it is stored."""
-    alias = OutboundViberMessage.objects.write_alias()
     pending = {calls.start_query(query): query for query in queries}
     try:
         while pending:
@@ -148,7 +147,7 @@ def _ask_all(
                 calls.stop()
             done, _pending = wait(pending, timeout=GATHERING)
             asked = [query for future in done if (query := pending.pop(future)).result is not None]
-            rows = in_transaction(partial(_record, asked, user), using=alias) if asked else {}
+            rows = _record(asked, user) if asked else {}
             for query in asked:
                 if query.result is not None and (row := rows.get(query.message.id)):
                     query.message = row
@@ -165,9 +164,21 @@ def _ask_all(
 
 def _record(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessage]:
     """Store an event for each answer, apply the reports among them, and return the rows that still exist."""
+    found, _events, changes = in_transaction(
+        partial(_write, queries, user),
+        using=OutboundViberMessage.objects.write_alias(),
+        was_committed=lambda written: lifecycle.is_stored(written[1]),
+    )
+    lifecycle.announce_after_commit(changes)
+    return found
+
+
+def _write(
+    queries: Sequence[Query], user: Any
+) -> tuple[dict[int, OutboundViberMessage], list[ViberMessageEvent], list[Transition]]:
     rows = OutboundViberMessage.objects.for_writing().filter(pk__in=[query.message.id for query in queries])
     found = {row.id: row for row in lock(rows.order_by("pk"))}
-    events = []
+    events, changes = list[ViberMessageEvent](), list[Transition]()
     for query in queries:
         message, result = found.get(query.message.id), query.result
         if message is None or result is None:
@@ -196,6 +207,9 @@ def _record(queries: Sequence[Query], user: Any) -> dict[int, OutboundViberMessa
         if report.names_another_sms_id(message.sms_id):
             logger.warning("status answer for message %s speaks of another SMSID", message.id)
         else:
-            event.applied = apply_report(message, report, event)
+            moved = apply_report(message, report, event)
+            event.applied = bool(moved)
+            lifecycle.adopt(moved)
+            changes += moved
     lifecycle.store_events(events)
-    return found
+    return found, events, changes

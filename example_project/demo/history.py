@@ -22,8 +22,8 @@ PHONES = [
     "0901234567", "0903456781", "0912876543", "0918345672", "0934567812", "0945678123", "0968123457", "0977345612",
     "0326789451", "0357891246", "0378912465", "0768234519", "0789345126", "0823456719", "0856712349", "0889123475",
 ]  # fmt: skip
-ERRORS = {"99": "Phone number is blocked", "104": "Brand name code is not exist", "199": "Request is being processed"}
-OUTCOMES = ["delivered"] * 76 + ["undelivered"] * 8 + ["99"] * 3 + ["104"] * 2
+ERRORS = {"99": "Phone number is blocked", "146": "Template is not match", "199": "Request is being processed"}
+OUTCOMES = ["delivered"] * 76 + ["undelivered"] * 8 + ["99"] * 3 + ["146"] * 2
 UNKNOWN, FROM_THE_END = "199", 6  # so late that eSMS still knows of it
 COLUMNS = [field.name for field in OutboundViberMessage._meta.concrete_fields if not field.primary_key]
 
@@ -79,7 +79,7 @@ def _write_tet(random: Random) -> OutboundViberMessage:
 def _tell(message: OutboundViberMessage, outcome: str, at: datetime, random: Random) -> list[ViberMessageEvent]:
     """Fill in what the app would have, and give the events in their order."""
     brand = settings.ESMS_VIBER["BRANDNAME"]
-    message.brandname = brand.title() if outcome == "104" else brand
+    message.brandname = brand
     message.created_at = message.queued_at = at
     message.request_id, message.attempts = f"{random.getrandbits(128):032x}", 1
     message.code_result, message.error_message = (outcome, ERRORS[outcome]) if outcome in ERRORS else ("100", "")

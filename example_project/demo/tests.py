@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -10,8 +11,9 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.test import SimpleTestCase, TestCase, override_settings
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from django.utils.timezone import localdate
+from esms_viber.delivery import breaker, results
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
 from esms_viber.monitoring import get_queue_status
 from esms_viber.reports.parsing import parse_report
@@ -20,9 +22,11 @@ from esms_viber.services import DeliverySummary, deliver_due_messages
 
 import config.settings
 from shop.models import Order
+from simulator.behaviour import Behaviour, Reporting
 from simulator.conf import get_config
+from simulator.state import gateway
 
-from . import history, seed, server, terminal
+from . import history, outage, seed, server, terminal
 from .management.commands.demo import _point_everything_at
 
 ENGLISH = {"LC_ALL": "en_GB.UTF-8"}
@@ -61,7 +65,7 @@ class HistoryTests(TestCase):
     def test_what_became_of_its_messages(self) -> None:
         statuses = ("delivered", "undelivered", "failed", "unknown")
         self.assertEqual([self.count(status=status) for status in statuses], [76, 8, 5, 1])
-        self.assertEqual([self.count(code_result=code) for code in ("100", "99", "104", "199")], [84, 3, 2, 1])
+        self.assertEqual([self.count(code_result=code) for code in ("100", "99", "146", "199")], [84, 3, 2, 1])
         self.assertEqual(self.count(campaign="orders") + self.count(campaign="tet-2027"), self.messages.count())
         for campaign, price in (("orders", 470), ("tet-2027", 1450)):
             delivered = self.messages.filter(campaign=campaign, status="delivered")
@@ -189,3 +193,30 @@ class OnceTests(TestCase):
             self.assertRaisesMessage(CommandError, "Stopped"),
         ):
             call_command("demo", once=True, stdout=StringIO())
+
+
+@patch.dict("os.environ", ENGLISH)
+class OutageTests(TransactionTestCase):
+    def test_ends_by_itself(self) -> None:
+        seed.create_orders()
+        gateway.reset()
+        lines: list[str] = []
+        settings_before = {name: getattr(settings, name) for name in ("SITE_ORIGIN", "SIMULATOR")}
+        esms = {**settings.ESMS_VIBER, "GATEWAY": "esms_viber.gateways.esms.EsmsGateway"}
+        with (
+            override_settings(DEMO_LOGINS=(), ESMS_VIBER=esms, **settings_before),
+            patch.object(outage, "SECONDS_OF_OUTAGE", 0),
+            # No reports, which would meet a server that is gone.
+            patch.object(outage, "NORMAL", Behaviour(reporting=Reporting.NEVER)),
+            patch.object(breaker, "FIRST_WAIT", timedelta(seconds=0.5)),
+            patch.object(results, "back_off", return_value=timedelta(seconds=0.5)),
+            terminal.in_its_language(),
+            server.serving(site := server.bind(0)),
+        ):
+            _point_everything_at(server.origin(site))
+            is_over = outage.play(lines.append, deliver_due_messages, "/admin/")
+        self.assertTrue(is_over)
+        told = "\n".join(lines)
+        self.assertIn("eSMS does not answer", told)
+        self.assertIn(f"{outage.MESSAGES} × sent", told)
+        self.assertEqual(len(gateway.messages), outage.MESSAGES)

@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
 from . import rules
-from .behaviour import Answering, Behaviour
+from .behaviour import UNDECIDED, Answering, Behaviour
 from .conf import get_config
 from .reports import schedule_report
 from .state import LogEntry, Message, gateway, now
@@ -51,6 +51,11 @@ def _answer(request: HttpRequest, values: dict[str, str], behaviour: Behaviour) 
     """The response, and in a few words what it says."""
     if behaviour.answering is Answering.ERROR_500:
         return _error_page(request, 500, "Internal Server Error"), "HTTP 500"
+    if behaviour.answering is Answering.HANG:
+        return HttpResponse(status=503), _("no answer")
+    if (status := UNDECIDED.get(behaviour.answering)) is not None:
+        told = {"error": "Invalid request"} if status == 200 else {"message": "Service Unavailable"}
+        return JsonResponse(told, status=status), format_lazy(_("HTTP {status} without a code"), status=status)
     answer, message = gateway.receive(values, behaviour)
     if message is not None:
         schedule_report(message, behaviour.reporting)
@@ -64,7 +69,7 @@ def _hold(behaviour: Behaviour) -> None:
     config = get_config()
     if behaviour.answering is Answering.SLOW:
         time.sleep(config.SLOW_SECONDS)
-    elif behaviour.answering is Answering.TIMEOUT:
+    elif behaviour.answering in {Answering.TIMEOUT, Answering.HANG}:
         time.sleep(config.HOLD_SECONDS)
 
 

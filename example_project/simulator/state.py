@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from django.utils import timezone
 
 from . import rules
-from .behaviour import NORMAL, Answering, Behaviour
+from .behaviour import NORMAL, REFUSALS, Answering, Behaviour
 from .conf import Config, get_config
 
 if TYPE_CHECKING:
@@ -122,8 +122,10 @@ class Gateway:
     def _find_refusal(self, values: Mapping[str, str], config: Config, behaviour: Behaviour) -> rules.Answer | None:
         if self._request_ids.get(values.get("RequestId", "")) == now().date():
             return rules.refusal(124, "Request exist 1")
-        if behaviour.answering is Answering.NO_BALANCE or self.balance < config.PRICE:
-            return rules.refusal(103, "Balance is not enough")
+        if behaviour.answering in REFUSALS:
+            return rules.refusal(*REFUSALS[behaviour.answering])
+        if self.balance < config.PRICE:
+            return rules.refusal(*REFUSALS[Answering.NO_BALANCE])
         return None
 
     def _take(self, sms_id: str, values: Mapping[str, str], config: Config) -> Message:

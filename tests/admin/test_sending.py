@@ -141,12 +141,13 @@ def test_twenty_are_listed_and_the_others_counted(root: Client, make: Make) -> N
 
 
 def test_each_outcome_is_counted(root: Client, make: Make) -> None:
-    refused = SendResult(outcome=CallOutcome.ANSWERED, code="104")
-    MemoryGateway.answers.extend([refused, refused, SendResult(outcome=CallOutcome.NO_ANSWER)])
+    refused = SendResult(outcome=CallOutcome.ANSWERED, code="146")
+    accepted = SendResult(outcome=CallOutcome.ANSWERED, code="100")
+    MemoryGateway.answers.extend([refused, refused, accepted, accepted, SendResult(outcome=CallOutcome.NO_ANSWER)])
     question = choose(root, "send_selected", *[make().pk for _ in range(5)])
     sentences = told(confirm(root, question))
     assert "eSMS took 2 messages." in sentences
-    assert "2 messages failed. 104: eSMS does not know this brand name" in sentences
+    assert "2 messages failed. 146: The text does not match" in sentences
     assert "The message may have been sent, or not." in sentences
 
 
@@ -464,7 +465,7 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 22
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 23
 
 
 def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:

@@ -69,12 +69,12 @@ def result(**fields: Any) -> SendResult:
     [
         (result(code="100", sms_id="1"), "sent", ["eSMS took the message."]),
         (
-            result(code="104", text="Brandname is <b>wrong</b>"),
+            result(code="146", text="Brandname is <b>wrong</b>"),
             "failed",
             [
                 "The message failed.",
-                "104: eSMS does not know this brand name",
-                "Compare the brand name",
+                "146: The text does not match",
+                "Correct the message",
                 "eSMS says: “Brandname is &lt;b&gt;wrong&lt;/b&gt;”",
             ],
         ),

@@ -28,7 +28,7 @@ FAULTS = {
     "HTTP 500": 4,
     "half an answer": 3,
     "taken, nothing": 2,
-    "104": 1,
+    "146": 1,
 }
 REPORTS = {
     "soon": 40,
@@ -81,8 +81,8 @@ class Esms:
         """`late`: seconds after which an answer comes too late for the senders."""
         self.seed, self.late = seed, late
         self.books = Books()
-        self.account_code = ""
-        """Every message is refused with it, while it is set."""
+        self.everybody = ""
+        """Every message is refused with this code while it is set; with "503" none has an answer that decides."""
         self._lock = threading.Lock()
         self._calls_about: Counter[str] = Counter()
         self._stopped = threading.Event()
@@ -144,11 +144,11 @@ class Esms:
         with self._lock:
             if request_id in self.books.by_request_id:
                 return {"CodeResult": "124", "ErrorMessage": "Request exist 1"}, ""
-            if self.account_code:
-                return {"CodeResult": self.account_code, "ErrorMessage": "Not enough balance"}, ""
+            if self.everybody:
+                return {"CodeResult": self.everybody, "ErrorMessage": "Not now"}, ""
             if refuse:
                 self.books.refused.add(phone)
-                return {"CodeResult": "104", "ErrorMessage": "Brand name code is not exist"}, ""
+                return {"CodeResult": "146", "ErrorMessage": "Template is not match"}, ""
             taken = Taken(
                 phone,
                 query["Content"],
@@ -257,10 +257,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "closed before it was read":
             self._hang_up()
             return
+        if self.esms.everybody == "503":
+            self._write(b'{"message": "Service Unavailable"}', 503, "application/json")
+            return
         if fault == "HTTP 500":
             self._write(b"<html>Server Error</html>", 500, "text/html")
             return
-        answer, reports = self.esms.answer_to(query, chance, refuse=fault == "104")
+        answer, reports = self.esms.answer_to(query, chance, refuse=fault == "146")
         if reports == "before the answer":
             self.esms.report_now(query["RequestId"])
         elif reports:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,13 +127,14 @@ def queue_in_portions(number: int) -> list[OutboundViberMessage]:
 
 
 def torment(esms: Esms, senders: Senders, chance: random.Random, number: int) -> None:
-    """While most messages are still to be sent; in between the account is refused, and eSMS is away."""
-    phases = [
-        (0.25, lambda: setattr(esms, "account_code", "103")),
-        (0.25, lambda: setattr(esms, "account_code", "")),
-        (0.6, esms.go_down),
-        (0.6, esms.come_up),
-    ]
+    """While most messages are still to be sent; in between faults hit all of them for a while."""
+    phases = [(0.6, esms.go_down), (0.6, esms.come_up)]
+    for share, fault in ((0.15, "103"), (0.3, "503"), (0.45, "104"), (0.75, "503")):
+        phases += [
+            (share, partial(setattr, esms, "everybody", fault)),
+            (share, partial(setattr, esms, "everybody", "")),
+        ]
+    phases.sort(key=lambda phase: phase[0])
     deadline = time.monotonic() + DEADLINE
     while len(esms.books.taken) < number * 0.9 and time.monotonic() < deadline:
         time.sleep(chance.uniform(0.4, 1))
@@ -204,5 +206,5 @@ def check_one(message: OutboundViberMessage, taken: Taken | None, refused: set[s
     else:
         assert message.status == "unknown"
         assert message.uncertain_since is not None
-        lost = {"no_answer", "abandoned"}
+        lost = {"no_answer", "answered_without_code", "abandoned"}
         assert lost & {event.data.get("outcome") for event in message.events.all()}, "rightly unknown"

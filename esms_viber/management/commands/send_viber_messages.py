@@ -27,8 +27,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.description = _(
             "Sends the Viber messages that are due, and ends; run it from cron, on as many hosts as you like. Ctrl-C "
-            "or SIGTERM ends it in good order. Exits with 1 when eSMS refuses the account or does not answer. With "
-            "--status: 0 all is well, 1 somebody has to decide about messages, 2 messages do not go out."
+            "or SIGTERM ends it in good order. Exits with 1 when eSMS refuses the account or a brand name, or does not "
+            "answer. With --status: 0 all is well, 1 somebody has to decide about messages, 2 messages do not go out."
         )
         kinds = parser.add_mutually_exclusive_group()
         kinds.add_argument("--limit", type=int, metavar="N", help=_("Send at most N messages."))
@@ -79,7 +79,7 @@ class Command(BaseCommand):
                     }
                 )
             if not watch:
-                tell_trouble(summary.account_code, outage=summary.outage)
+                tell_trouble(summary.account_code, outage=summary.outage, refused_brands=summary.refused_brands)
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
@@ -117,7 +117,7 @@ class Command(BaseCommand):
                 self._say(f"{name:<{width}}  {grouped(count):>7}  {remark}".rstrip())
             for sentence in status.obstacles():
                 self._say(self.style.ERROR(sentence))
-            for sentence in status.decisions().values():
+            for sentence in [*status.decisions().values(), *status.remarks()]:
                 self._say(self.style.WARNING(sentence))
         if code := BLOCKED if status.blocked else NEEDS_A_PERSON if status.needs_a_person else 0:
             sys.exit(code)

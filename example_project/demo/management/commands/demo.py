@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -17,7 +16,7 @@ from django.utils.translation import gettext
 from esms_viber.services import deliver_due_messages
 
 from config.images import local_images
-from demo import history, seed, server, terminal
+from demo import history, outage, seed, server, terminal
 from demo.story import Status, Story
 from shop.models import Order
 
@@ -89,10 +88,14 @@ class Command(BaseCommand):
         login = gettext("Login")
         for username, password, rights in seed.LOGINS:
             self.stdout.write(f"  {login:<15} {username} / {password}: {rights}")
-        self.stdout.write("\n" + gettext("Ctrl-C ends it."))
+        self.stdout.write("\n" + gettext("Enter shows an outage of eSMS, and how it ends."))
+        self.stdout.write(gettext("Ctrl-C ends it."))
+        enter = terminal.Enter()
         while True:
             # What a site's cron job or worker does: repeats what is due again.
-            time.sleep(SECONDS_BETWEEN_DRAINS)
+            if enter.was_pressed_within(SECONDS_BETWEEN_DRAINS):
+                url = origin + reverse("admin:esms_viber_outboundvibermessage_changelist")
+                outage.play(self.stdout.write, _send_what_is_due, url)
             _send_what_is_due()
 
 
