@@ -806,6 +806,21 @@ def test_an_account_in_trouble_is_not_opened_again_and_again_by_other_refusals(e
     assert states() == {"sent": 43}
 
 
+def test_silence_while_the_account_is_refused_neither_closes_nor_reopens_it(esms, clock, caplog):
+    queue(2, brandname="Unknown")
+    queue(20, brandname="Known")
+    esms.answer_all(refused("103"))
+    drain()
+    for answer in ([Close()], refused("103"), [Close()], refused("104"), [Close()], refused("103")):
+        clock.advance(minutes=2)
+        esms.answer(answer)
+        drain()
+        account = ViberGatewayState.objects.get(brandname="")
+        assert (account.is_open, account.code) == (True, "103")
+    assert account.probes >= 5
+    assert len([error for error in errors_in(caplog) if "refuses the account" in error]) == 1
+
+
 def test_a_fault_of_everybody_under_many_brand_names_is_the_accounts(esms, caplog):
     for n in range(20):
         queue(4, brandname=f"Brand {n}")

@@ -172,8 +172,10 @@ def _fold(states: States, call: Attempt, *, in_request: bool) -> None:
             if state.opened_at is None or not state.code or call.began >= state.opened_at:
                 _close(state)
     else:
-        # eSMS answers, so an outage is over.
-        if account.silent or (account.is_open and not account.code):
+        # eSMS answers, so an outage is over; a refused account need not be in order again.
+        if account.is_open and account.code:
+            account.silent = 0
+        elif account.is_open or account.silent:
             _close(account)
         if verdict is Verdict.ACCOUNT:
             account.code = code
@@ -182,9 +184,10 @@ def _fold(states: States, call: Attempt, *, in_request: bool) -> None:
             brand.code = code
             _open(brand, call.ended)
         elif verdict is not Verdict.PHONE:
-            _count_refusal(brand, code)
-            if brand is not account and not account.is_open:
-                _count_refusal(account, code)
+            for state in {id(state): state for state in (brand, account)}.values():
+                if not state.is_open:
+                    state.refusals = state.refusals + 1 if state.code == code else 1
+                    state.code = code
             if brand.refusals >= OPENS_AT:
                 _open(brand, call.ended)
             elif account.refusals >= OPENS_AT:
@@ -199,11 +202,6 @@ def is_accepted(call: Attempt) -> bool:
     """Does eSMS have the message, by this call or by one before?"""
     verdict = describe(call.result.code if call.result else "").verdict
     return verdict is Verdict.ACCEPTED or (verdict is Verdict.DUPLICATE and not call.first)
-
-
-def _count_refusal(state: ViberGatewayState, code: str) -> None:
-    state.refusals = state.refusals + 1 if state.code == code else 1
-    state.code = code
 
 
 def _open(state: ViberGatewayState, now: dt.datetime) -> None:
