@@ -36,7 +36,7 @@ FIRST_WAIT, LONGEST_WAIT = dt.timedelta(seconds=15), dt.timedelta(minutes=2)
 NOT_ANSWERING = gettext_noop("Not sent yet: eSMS does not answer. It is sent when eSMS answers again.")
 
 ACCURACY = dt.timedelta(seconds=1)
-"""So exactly is `last_accepted_at` kept while all is well, so that not every message writes to the same row."""
+"""`last_accepted_at` is kept this exactly while all is well, so that not every message writes to the same row."""
 
 States = Mapping[str, ViberGatewayState]
 
@@ -114,7 +114,7 @@ def learn(attempts: Iterable[Attempt], *, known: States | None, in_request: bool
     if not changed:
         return Lesson(states)
 
-    # So much for which rows change. They are locked now, and changed as they stand by then.
+    # These rows change. Lock them, and change them as they stand by now.
     if missing := [ViberGatewayState(brandname=name) for name in changed if states[name].pk is None]:
         table.bulk_create(missing, ignore_conflicts=True)
     for name in names:

@@ -108,7 +108,7 @@ def _lock_rows(attempts: Sequence[Attempt]) -> dict[int, list[str]]:
 def _columns_begun(attempt: Attempt, now: dt.datetime) -> dict[str, Any]:
     """Values, not sums, so that writing them again changes nothing."""
     message = attempt.message
-    # What held it up is over, now that the site's own check lets it through.
+    # The site's own check lets it through now, so it is not held up any more.
     is_checked = {"error_message": ""} if message.error_message.startswith(NOT_CHECKED) else {}
     return is_checked | {
         "attempts": message.attempts + 1,

@@ -179,7 +179,7 @@ class Worker:
         while not self._stopped() and (account := self._holding(breaker.ACCOUNT)) is not None:
             # Either one call is made as the probe, or the run ends as soon as those on the wire have finished.
             self._repeats_first = False
-            if any(attempt.probe for attempt in self._on_the_wire.values()):
+            if any(each.probe and each.probe.name == breaker.ACCOUNT for each in self._on_the_wire.values()):
                 return True
             if not self._on_the_wire:
                 if self._probe(account):
@@ -241,7 +241,7 @@ class Worker:
                     another=state.probes % 4 == 3,
                 )
                 self._take(found)
-                # What was claimed before, for a caller that waits for it, will do as well.
+                # A message that was claimed before, for a caller that waits for it, will do as well.
                 mine = [message for message in self._claimed if not brandnames or message.brandname in brandnames]
                 if messages := (found.ready or mine)[:1]:
                     is_started = self._start(self._ask(messages, probe))
@@ -409,7 +409,7 @@ class Worker:
     def _store(self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool) -> list[Recorded]:
         """Store the results together or, where that fails, one by one, so that none costs another."""
         began = time.monotonic()
-        # What another process finds out is taken note of within a second.
+        # Another process may have found out something, which counts within a second.
         is_fresh = began - self._learned_at < breaker.ACCURACY.total_seconds()
         if not is_fresh and attempts:
             self._learned_at = began
