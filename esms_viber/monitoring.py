@@ -122,7 +122,7 @@ class QueueStatus:
     last_call_at: dt.datetime | None
     """When eSMS was last called about a message."""
     last_call: str
-    """What came of that call, in words for people; empty: there was none."""
+    """The outcome of that call, in words for people; empty: there was none."""
     account_code: str
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool

@@ -86,7 +86,7 @@ def give_back(probe: Probe) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What calls have changed."""
+    """The changes that some calls have made."""
 
     states: States
     """The breakers of these calls, as they are now."""

@@ -31,7 +31,7 @@ class Probe:
     """The right to make the one call that shows whether a fault is over; see `breaker`."""
 
     name: str
-    """Of the brand; empty: of the account."""
+    """The brand name; empty: the account."""
     until: dt.datetime
     """Another process may probe from then on."""
 

@@ -40,17 +40,17 @@ _CODE = re.compile(r"[0-9]{1,4}")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was written for some calls."""
+    """The result of one transaction."""
 
     changes: list[Transition]
     """The committed transitions, for the caller to announce."""
     lesson: Lesson
-    """What the calls have changed in the circuit breakers."""
+    """The changes in the circuit breakers."""
     late: list[tuple[OutboundViberMessage, OutboundViberMessage]]
     """Messages whose claim was lost before the answer came, and their rows as they are now."""
     events: list[ViberMessageEvent]
     begun: list[Attempt]
-    """Those to be called now; the others have been taken from us in the meantime."""
+    """Attempts to be called now; other workers have taken the rest in the meantime."""
 
 
 def record_attempts(
@@ -176,7 +176,7 @@ def _record(
 
 
 def _fingerprint(attempt: Attempt) -> str:
-    """By claim and number, so that a repeated transaction recognises its own work."""
+    """Name an attempt by claim and number, so that a repeated transaction recognises its own work."""
     message = attempt.message
     return f"{message.claim_id}-{message.id}-{message.attempts}"
 

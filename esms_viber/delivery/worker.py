@@ -151,7 +151,7 @@ class Worker:
         """Messages that were called for and are due again at once; they do not count as left."""
 
     def _all_sources(self) -> deque[list[int] | None]:
-        """What to claim from, one after the other: any messages, or these, as many as a statement may name."""
+        """Return the sources to claim from, one after the other: any messages, or these in chunks."""
         return deque(in_chunks(self._pks) if self._pks is not None else [None])
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:

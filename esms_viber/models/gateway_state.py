@@ -19,7 +19,7 @@ class GatewayStateQuerySet(ForWriting):
 
 
 class ViberGatewayState(models.Model):
-    """What the latest calls have shown of the account (empty name), or of one brand name: its circuit breaker.
+    """The circuit breaker of the account (empty name), or of one brand name: what the latest calls have shown.
 
     All processes share it; `esms_viber.delivery.breaker` writes it. Deleting a row is harmless: calls start again, and
     find out anew.
