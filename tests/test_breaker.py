@@ -831,16 +831,16 @@ def test_a_fault_of_everybody_under_many_brand_names_is_the_accounts(esms, caplo
     assert status()[0] == 2
 
 
-def test_a_probe_that_made_no_call_leaves_its_place(esms, clock, monkeypatch):
+def test_a_probe_that_made_no_call_leaves_its_place(esms, clock):
     queue(20)
     esms.answer_all(refused("103"))
     drain()
     clock.advance(seconds=15)
     esms.answer_all(accepted())
-    monkeypatch.setattr(worker.Calls, "_make_if_allowed", lambda self, attempt: None)
-    drain()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.Calls, "_make_if_allowed", lambda self, attempt: None)
+        drain()
     assert ViberGatewayState.objects.get(brandname="").probe_until is None
-    monkeypatch.undo()
     drain()
     assert states() == {"sent": 20}
 

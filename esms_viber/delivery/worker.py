@@ -454,6 +454,7 @@ class Worker:
 
     def _finish(self, error: BaseException | None) -> None:
         """Let the calls on the wire end, store their results, and give back what was not called for."""
+        self._calls.stop()
         if self._on_the_wire:
             pending = {future for future in self._on_the_wire if not future.cancel()}
             wait(pending, timeout=max(self._deadline - time.monotonic(), 0) if self._in_request else None)
