@@ -29,6 +29,9 @@ logger = logging.getLogger("esms_viber")
 GATHERING = 0.05
 """Seconds for which results are gathered, to be recorded in one transaction."""
 
+_BLINK = 0.001
+"""Seconds between two looks of one thread at what the others have done."""
+
 MOST_SILENT = 5
 """Status queries in a row without an answer, after which no more are made."""
 
@@ -114,8 +117,10 @@ class Calls:
         if deadline is not None and accepts(gateway.send, None, deadline=None):
             self._send = partial(gateway.send, deadline=deadline)
         self._stop = threading.Event()
-        self._condition = threading.Condition()
-        self._doubts = self._ended = self._enough = 0
+        # For the threads alone. The main thread may be interrupted by a signal, and would never release it.
+        self._lock = threading.Lock()
+        self._ended = self._gathered = 0
+        self._doubted = self._settled = 0
         self._silent = 0
 
     @property
@@ -124,9 +129,7 @@ class Calls:
         return self._stop.is_set() or time.monotonic() >= self._start_before
 
     def stop(self) -> None:
-        with self._condition:
-            self._stop.set()
-            self._condition.notify_all()
+        self._stop.set()
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -138,12 +141,9 @@ class Calls:
         try:
             self._make_if_allowed(attempt)
         finally:
-            with self._condition:
+            with self._lock:
                 self._ended += 1
-                self._doubts += is_doubtful(attempt)
-                # Waking the worker for each call would cost more than the call.
-                if self._doubts or self._ended >= self._enough:
-                    self._condition.notify_all()
+                self._doubted += is_doubtful(attempt)
 
     def _make_if_allowed(self, attempt: Attempt) -> None:
         if not self._wait_for_turn() or not self._wait_for_record(attempt):
@@ -172,31 +172,30 @@ class Calls:
 
     def wait_for_results(self, enough: int, seconds: float) -> None:
         """Wait until so many attempts have ended since the last time, or one that cannot wait, but not for longer."""
-        with self._condition:
-            self._enough = enough
-            self._condition.wait_for(lambda: self._ended >= enough or self._doubts, timeout=seconds)
-            self._ended = 0
+        for _turn in range(round(seconds / _BLINK)):
+            if self._ended - self._gathered >= enough or self._in_doubt:
+                break
+            # Being woken by each call would cost more than the call.
+            time.sleep(_BLINK)
+        self._gathered = self._ended
 
     def _wait_for_record(self, attempt: Attempt) -> bool:
         """Wait while a result that may open a circuit breaker is not recorded; False where the call must not start.
 
         Without waiting, all threads would call on while the first results of an outage come in.
         """
-        if self._doubts:
-            with self._condition:
-                self._condition.wait_for(lambda: not self._doubts or self.stopped, timeout=self._seconds_left())
+        while self._in_doubt and not self.stopped:
+            time.sleep(_BLINK)
         is_held = attempt.outgoing.brandname in self.held and attempt.probe is None
-        return not (self._doubts or is_held or self.stopped)
+        return not (is_held or self.stopped)
 
-    def _seconds_left(self) -> float | None:
-        left = self._start_before - time.monotonic()
-        return left if left < threading.TIMEOUT_MAX else None
+    @property
+    def _in_doubt(self) -> bool:
+        return self._doubted > self._settled
 
     def resume(self, recorded: int) -> None:
         """Let calls start again, now that so many doubtful results are recorded."""
-        with self._condition:
-            self._doubts -= recorded
-            self._condition.notify_all()
+        self._settled += recorded
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class Calls:
         query.result = self._call(self._gateway.fetch_status, query.message.sms_id)
         result = query.result or StatusResult(outcome=CallOutcome.NO_ANSWER)
         # Stop at once, from the thread that saw it: waiting for the record lets a hundred more go out.
-        with self._condition:
+        with self._lock:
             self._silent = self._silent + 1 if is_silent(result) else 0
             if result.code in ACCOUNT_CODES:
                 self.account_code = result.code
