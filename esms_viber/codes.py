@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -181,6 +182,11 @@ NETWORKS: Mapping[int, str] = MappingProxyType(
 
 CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in _TABLE})
 ACCOUNT_CODES = frozenset(entry.code for entry in _TABLE if entry.verdict is Verdict.ACCOUNT)
+
+
+def loggable(code: str) -> str:
+    """Return the code as it may stand in a log: what eSMS gives for one might be a phone."""
+    return code if re.fullmatch(r"[0-9]{1,4}", code) else "-"
 
 
 def describe(code: str) -> Code:

@@ -78,6 +78,7 @@ def in_transaction(
     because only the caller can begin anew. After a few tries `keep_trying` is asked whether to go on, and may wait.
     """
     connection = connections[using]
+    # The result of the try before, if its COMMIT may have succeeded; a list, because the result may be None.
     done: list[Result] = []
     for tried in itertools.count(1):
         was_open = connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)

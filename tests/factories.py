@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import StringIO
 from typing import Any
+
+from django.core.management import call_command
 
 from esms_viber.models import OutboundViberMessage, Status
 from esms_viber.services import queue_viber_messages
@@ -42,3 +45,13 @@ def columns_of(message: OutboundViberMessage) -> dict[str, Any]:
 def states() -> Counter[str]:
     """How many messages are in which state."""
     return Counter(OutboundViberMessage.objects.values_list("status", flat=True))
+
+
+def show_status(form: str = "text") -> tuple[int, str]:
+    """Exit code and output of `send_viber_messages --status`."""
+    out = StringIO()
+    try:
+        call_command("send_viber_messages", status=form, stdout=out, no_color=True)
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue()
+    return 0, out.getvalue()

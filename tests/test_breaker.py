@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,8 @@ from esms_viber.services import (
     queue_viber_messages,
     send_viber_message,
 )
-from esms_viber.signals import status_changed
+from esms_viber.signals import CancelSend, pre_send, status_changed
+from tests.factories import show_status as status
 from tests.factories import states
 from tests.fake_gateway import PATIENCE, Close, Hang, accepted, http_answer, json_answer, refused, wait_until
 from tests.test_concurrency import _database_url
@@ -53,15 +53,6 @@ def _queue_only(queue_only) -> None:
 def queue(count: int, **fields) -> list[OutboundViberMessage]:
     messages = [OutboundViberMessage(phone=PHONE, content=f"{TEXT} {n}", **fields) for n in range(count)]
     return queue_viber_messages(messages)
-
-
-def status(form: str = "text") -> tuple[int, str]:
-    out = StringIO()
-    try:
-        call_command("send_viber_messages", status=form, stdout=out, no_color=True)
-    except SystemExit as end:
-        return int(end.code), out.getvalue()
-    return 0, out.getvalue()
 
 
 def drain() -> str:
@@ -519,12 +510,12 @@ def processes(esms):
     """Start processes that watch, for whom time is short."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(count: int, read_seconds: float) -> None:
+    def start(count: int, read_seconds: float) -> list[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "tests.chaos.sender", esms.url, "http://127.0.0.1:9", str(read_seconds)]
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_DATABASE_URL": _database_url()}
         root = Path(__file__).parents[1]
-        for _ in range(count):
-            started.append(subprocess.Popen(command, cwd=root, env=environment, text=True))  # noqa: PERF401
+        started.extend(subprocess.Popen(command, cwd=root, env=environment, text=True) for _ in range(count))
+        return started
 
     yield start
     for process in started:
@@ -532,7 +523,7 @@ def processes(esms):
         process.wait()
 
 
-def test_four_processes_make_one_call_at_a_time_while_eSMS_hangs(esms, processes, settings):  # noqa: N802
+def test_four_processes_make_one_call_at_a_time_while_the_gateway_hangs(esms, processes):
     """It hangs, then recovers: everything is sent, nothing failed, nothing is left to a person."""
     wire = Wire()
     esms.answer_all(wire)
@@ -577,9 +568,10 @@ class Wire:
 def test_after_kill_at_most_twice_as_many_as_threads_are_uncertain(esms, processes):
     queue(300)
     esms.answer_all([Hang()])
-    processes(1, PATIENCE)
-    wait_until(lambda: len(esms.requests) >= 8)
-    time.sleep(0.3)
+    (process,) = processes(1, PATIENCE)
+    wait_until(lambda: len(esms.requests) == 8)
+    process.kill()
+    process.wait()
     uncertain = OutboundViberMessage.objects.filter(uncertain_since__isnull=False).count()
     assert 8 <= uncertain <= 16
     assert OutboundViberMessage.objects.sending().count() > 16, "claims may be larger"
@@ -742,7 +734,7 @@ def test_an_outage_of_hours_ends_like_any_other(esms, clock):
     assert states() == {"sent": 10}
 
 
-def test_messages_that_eSMS_never_takes_do_not_hold_their_brand_for_ever(esms, clock):  # noqa: N802
+def test_messages_that_are_never_taken_do_not_hold_their_brand_for_ever(esms, clock):
     queue_viber_messages([OutboundViberMessage(phone=PHONE, content=f"bad {n}") for n in range(20)])
     queue(30)
     esms.answer_all(lambda request: refused("146") if request["Content"].startswith("bad") else accepted())
@@ -927,3 +919,32 @@ def test_a_commit_lost_at_the_last_try_is_recognised(esms, lost_commits, told, m
     assert states() == {"sent": 3}
     assert ViberMessageEvent.objects.filter(kind="attempt").count() == 3
     assert Counter(new for _pk, _old, new in told)["sent"] == 3
+
+
+def test_a_code_that_may_be_a_phone_is_in_no_log_line(esms, caplog):
+    queue(20)
+    esms.answer_all(refused("0901888484"))
+    drain()
+    assert ViberGatewayState.objects.filter(code="0901888484", opened_at__isnull=False).exists()
+    assert "0901888484" not in caplog.text
+
+
+def test_a_brands_probe_that_the_site_refuses_leaves_its_place(esms, clock):
+    """Beside calls of another brand name that are on the wire."""
+    queue(8, brandname="Bad")
+    esms.answer_all(lambda request: refused("104") if request["Brandname"] == "Bad" else accepted())
+    drain()
+    clock.advance(seconds=15)
+    queue(60, brandname="Good")
+
+    def veto(message, **kwargs):
+        if message.brandname == "Bad":
+            raise CancelSend("no")
+
+    pre_send.connect(veto)
+    try:
+        drain()
+    finally:
+        pre_send.disconnect(veto)
+    assert OutboundViberMessage.objects.sent().filter(brandname="Good").count() == 60
+    assert ViberGatewayState.objects.get(brandname="Bad").probe_until is None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone, translation
 
@@ -25,6 +24,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import pre_send
+from tests.factories import show_status as show
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,16 +48,6 @@ def _queue_only(settings) -> None:
 
 def queue(count: int = 1, **fields) -> list[OutboundViberMessage]:
     return [queue_viber_message(PHONE, f"{TEXT} {number}", **fields) for number in range(count)]
-
-
-def show(form: str = "text") -> tuple[int, str]:
-    """Exit code and output of `--status`."""
-    out = StringIO()
-    try:
-        call_command("send_viber_messages", status=form, stdout=out, no_color=True)
-    except SystemExit as end:
-        return int(end.code), out.getvalue()
-    return 0, out.getvalue()
 
 
 def banner(admin_client: Client) -> str:

@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from ..codes import Verdict, describe
+from ..codes import Verdict, describe, loggable
 from ..conf import get_settings
 from ..database import lock
 from ..models import ViberGatewayState
@@ -60,6 +60,11 @@ def holding(states: States, brandname: str, *, in_request: bool) -> ViberGateway
 def reason(state: ViberGatewayState) -> dict[str, Any]:
     """Return the columns of a queued message that say why it waits."""
     return {"code_result": state.code, "error_message": "" if state.code else NOT_ANSWERING}
+
+
+def names_of(brandname: str) -> Sequence[str]:
+    """Return what messages under a brand name have in their row: an empty name stands for the setting's."""
+    return [brandname, ""] if brandname == get_settings().BRANDNAME else [brandname]
 
 
 # -- probes ------------------------------------------------------------------------------------------------------------
@@ -235,21 +240,19 @@ def _end_probe(state: ViberGatewayState, call: Attempt, *, tells: bool) -> None:
 def tell(lesson: Lesson) -> None:
     """Write to the log, once for all processes, what a committed lesson has opened or closed."""
     for state in lesson.opened:
+        code = loggable(state.code)
         if not state.code:
             logger.error("eSMS does not answer: calls stop, messages wait, and one at a time is tried")
         elif state.brandname == ACCOUNT:
-            logger.error("eSMS refuses the account (code %s): messages wait, and one at a time is tried", state.code)
+            logger.error(
+                "eSMS refuses the account (code %s): messages wait, and one at a time is tried", loggable(state.code)
+            )
         else:
             logger.error(
                 "eSMS refuses messages under the brand name %r (code %s): they wait, and one at a time is tried",
                 state.brandname,
-                state.code,
+                code,
             )
     for state in lesson.closed:
         where = f" under the brand name {state.brandname!r}" if state.brandname else ""
         logger.warning("eSMS takes messages again%s", where)
-
-
-def names_of(brandname: str) -> Sequence[str]:
-    """Return what messages under a brand name have in their row: an empty name stands for the setting's."""
-    return [brandname, ""] if brandname == get_settings().BRANDNAME else [brandname]

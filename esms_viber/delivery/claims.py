@@ -161,18 +161,18 @@ def take_over_abandoned() -> list[Transition]:
 
     A row that the database does not let change is logged, and keeps no other from being taken over.
     """
-    abandoned = OutboundViberMessage.objects.for_writing().abandoned()
+    abandoned = OutboundViberMessage.objects.for_writing().abandoned().order_by("lease_until")
     taken: list[Transition] = []
-    last = 0
-    while abandoned.exists() and (
-        pks := list(abandoned.filter(pk__gt=last).order_by("pk").values_list("pk")[:_AT_ONCE])
-    ):
-        last = pks[-1][0]
-        taken += _take_over([pk for (pk,) in pks])
+    failed: set[int] = set()
+    while pks := list(abandoned.exclude(pk__in=failed).values_list("pk", flat=True)[:_AT_ONCE]):
+        found = _take_over(pks, failed)
+        if not found and failed.isdisjoint(pks):
+            break  # another worker has them locked
+        taken += found
     return taken
 
 
-def _take_over(pks: Sequence[int]) -> list[Transition]:
+def _take_over(pks: Sequence[int], failed: set[int]) -> list[Transition]:
     try:
         changes = in_transaction(
             partial(_write_take_over, pks),
@@ -183,8 +183,9 @@ def _take_over(pks: Sequence[int]) -> list[Transition]:
         raise
     except Exception as error:  # noqa: BLE001 - a database and its triggers raise what they like
         if len(pks) > 1:
-            return [change for pk in pks for change in _take_over([pk])]
+            return [change for pk in pks for change in _take_over([pk], failed)]
         log_failure(error, "message %s cannot be taken over from a worker that is gone", pks[0])
+        failed.update(pks)
         return []
     lifecycle.adopt(changes)
     if changes:

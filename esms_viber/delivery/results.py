@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from .. import lifecycle
-from ..codes import Verdict, describe
+from ..codes import Verdict, describe, loggable
 from ..conf import get_settings
 from ..database import in_transaction, lock, update_each
 from ..gateways.base import CallOutcome, SendResult, StatusResult
@@ -35,7 +34,6 @@ _NOTHING_SAID = gettext_noop("eSMS gave no answer that can be used.")
 _UNCOUNTED = gettext_noop("eSMS answered nobody at that time, so this call does not count as one of the tries.")
 _LATEST = 50
 """Latest calls to look at for those that opened a breaker; some of them may be recorded in another order."""
-_CODE = re.compile(r"[0-9]{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def record_attempts(
         was_committed=was_committed,
         keep_trying=keep_trying,
     )
-    lifecycle.adopt(change for change in recorded.changes)
+    lifecycle.adopt(recorded.changes)
     for message, row in recorded.late:
         message.__dict__.update(row.__dict__)
     for attempt in recorded.begun:
@@ -347,6 +345,6 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
 
 def in_log(result: SendResult | StatusResult) -> str:
     """Say how a call went, without the gateway's own words, because these may repeat the phone or the text."""
-    code = result.code if _CODE.fullmatch(result.code) else "-"
+    code = loggable(result.code)
     http = f"HTTP {result.http_status}, " if result.http_status else ""
     return f"{result.outcome.value}, code {code}, {http}{result.duration_ms} ms {own_words(result.text)}".rstrip()

@@ -167,7 +167,6 @@ class Worker:
                 self._gather()
         except BaseException as raised:
             error = raised
-            self._calls.stop()
             raise
         finally:
             self._finish(error)
@@ -250,7 +249,8 @@ class Worker:
         finally:
             if not is_started:
                 breaker.give_back(probe)
-        self._next_probes[name] = 0.0
+        if is_started:
+            self._next_probes[name] = 0.0
         return is_started
 
     # -- claim ---------------------------------------------------------------------------------------------------------
@@ -326,9 +326,9 @@ class Worker:
         return passed
 
     def _start(self, passed: Sequence[Attempt]) -> bool:
-        """Begin calls while there are no results to be recorded. Does any call start?"""
+        """Begin calls while there are no results to be recorded. Does any of them start?"""
         self._record([], passed)
-        return bool(self._on_the_wire)
+        return any(attempt in passed for attempt in self._on_the_wire.values())
 
     def _hold(self) -> None:
         """Renew the leases in time.
@@ -389,6 +389,9 @@ class Worker:
         for attempt in begin:
             self._claimed.remove(attempt.message)
 
+        # Tell the receivers first: what follows uses the database, which may be away, and nobody would tell them later.
+        for recorded in stored:
+            self._announce(recorded.changes)
         for attempt in attempts:
             if attempt.probe is not None and attempt.result is None:
                 breaker.give_back(attempt.probe)
@@ -400,7 +403,6 @@ class Worker:
             if recorded.lesson.closed:
                 # There may be messages that were stepped over.
                 self._sources, self._next_look = self._all_sources(), 0.0
-            self._announce(recorded.changes)
         called = [attempt.message for attempt in attempts if attempt.result is not None]
         self._kept += sum(message.is_due(timezone.now()) for message in called)
         self._count(called)

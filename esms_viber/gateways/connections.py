@@ -202,7 +202,10 @@ class _Sending:
     idle_since = 0.0
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the first address of the host that takes the connection, as urllib3 does, but in time."""
+        """Connect to the first address of the host that takes the connection, as urllib3 does, but in time.
+
+        urllib3 connects to `_dns_host`. The name is put back, because the certificate is verified against it.
+        """
         call = current_call.get()
         name = self._dns_host
         if call is None:

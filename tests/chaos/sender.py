@@ -75,7 +75,7 @@ def spoil_database() -> None:
             cut(connection)
         return execute(sql, params, many, context)
 
-    BaseDatabaseWrapper._commit = and_lose_the_answer  # type: ignore[method-assign]
+    BaseDatabaseWrapper._commit = and_lose_the_answer  # type: ignore[method-assign]  # the point
     connection.execute_wrappers.append(end_connection)
 
 
