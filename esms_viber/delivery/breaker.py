@@ -244,9 +244,7 @@ def tell(lesson: Lesson) -> None:
         if not state.code:
             logger.error("eSMS does not answer: calls stop, messages wait, and one at a time is tried")
         elif state.brandname == ACCOUNT:
-            logger.error(
-                "eSMS refuses the account (code %s): messages wait, and one at a time is tried", loggable(state.code)
-            )
+            logger.error("eSMS refuses the account (code %s): messages wait, and one at a time is tried", code)
         else:
             logger.error(
                 "eSMS refuses messages under the brand name %r (code %s): they wait, and one at a time is tried",
