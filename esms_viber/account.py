@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -30,6 +30,8 @@ _REMEMBERED_FOR = 5 * 60
 
 @dataclass(frozen=True, slots=True)
 class Balance:
+    """What was left in the account at some moment."""
+
     amount: Decimal
     """VND."""
     at: dt.datetime
@@ -105,25 +107,29 @@ def _why_unknown(result: BalanceResult) -> str:
     return sentence
 
 
-_LATEST = (5_000, 100_000)
+_LATEST = (2_000, 30_000)
 """Numbers of latest messages to look at for prices; the second is for kinds that have no price among the first."""
 
 
-def average_prices() -> dict[Kind, Decimal]:
+def average_prices(kinds: Iterable[Kind] = Kind) -> dict[Kind, Decimal]:
     """Return, by kind, the average price that eSMS reported of the latest messages; kinds without any are missing."""
     rows = OutboundViberMessage.objects.for_writing()
     latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0
     found: dict[Kind, Decimal] = {}
     for number in _LATEST:
-        priced = rows.filter(pk__gt=latest - number, total_price__gt=0, sandbox=False)
-        averages = priced.aggregate(**{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in Kind})
-        found = {kind: averages[kind.value] for kind in Kind if averages[kind.value] is not None} | found
+        if missing := [kind for kind in kinds if kind not in found]:
+            priced = rows.filter(pk__gt=latest - number, total_price__gt=0, sandbox=False)
+            averages = priced.aggregate(
+                **{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in missing}
+            )
+            found |= {kind: averages[kind.value] for kind in missing if averages[kind.value] is not None}
     return found
 
 
-def estimate(counts: Mapping[Kind, int]) -> Decimal | None:
+def estimate(counts: Mapping[Kind, int], prices: Mapping[Kind, Decimal] | None = None) -> Decimal | None:
     """Estimate the cost of this number of messages of each kind; None where a kind's price is not known."""
-    prices = average_prices()
+    if prices is None:
+        prices = average_prices(counts)
     if not counts or not counts.keys() <= prices.keys():
         return None
     return sum((prices[kind] * count for kind, count in counts.items()), Decimal(0)).quantize(Decimal(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -14,10 +15,10 @@ from django.utils.translation import gettext_noop
 
 from . import lifecycle
 from .database import in_chunks, in_transaction, insert_each
-from .delivery.payload import validate_query_length
+from .delivery.payload import QueryLimit
 from .dispatch import dispatch_on_commit
 from .exceptions import DedupeKeyTaken
-from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .models import OutboundViberMessage, Status
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -31,19 +32,34 @@ _UNSEEN = (
 _KEY_GIVEN_AGAIN = gettext_noop("Its dedupe key was given again for another phone or text; that one was not stored.")
 
 
-def validate(message: OutboundViberMessage, *, strict: bool = False) -> None:
-    """Normalise a message. Raises `ValidationError` if it cannot be sent, also because the gateway could not carry it.
+class Validator:
+    """The check of new messages. Many of one call are checked by one, which judges only once what they share."""
 
-    `strict`: raise `ImproperlyConfigured`, too, where a setting keeps every message from being sent.
-    """
-    message.validate()
-    validate_query_length(message, strict=strict)
+    def __init__(self, *, strict: bool = False) -> None:
+        """`strict`: raise `ImproperlyConfigured`, too, where a setting keeps every message from being sent."""
+        self._strict = strict
+        self._passed: dict[tuple[str, str], str] = {}
+
+    def validate(self, message: OutboundViberMessage) -> None:
+        """Normalise it. Raises `ValidationError` if it cannot be sent, also because the gateway could not carry it."""
+        message.validate(self._passed)
+        self._limit.validate(message)
+
+    @cached_property
+    def _limit(self) -> QueryLimit:
+        return QueryLimit(strict=self._strict)
+
+
+def validate(message: OutboundViberMessage, *, strict: bool = False) -> None:
+    """Check one message; see `Validator`."""
+    Validator(strict=strict).validate(message)
 
 
 def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
     """Raise one `ValidationError` for all messages that cannot be sent, with their index in the sequence."""
-    errors = []
+    errors: list[ValidationError] = []
     seen: set[int] = set()
+    validator = Validator()
     for index, message in enumerate(messages):
         told = []
         if id(message) in seen:
@@ -52,12 +68,13 @@ def validate_all(messages: Sequence[OutboundViberMessage]) -> None:
             told = [_("This message is stored already; use resend_viber_messages().")]
         else:
             try:
-                validate(message)
+                validator.validate(message)
             except ValidationError as error:
                 told = error.messages
         seen.add(id(message))
-        sentence = _("messages[%(index)d]: %(sentence)s")
-        errors += [ValidationError(sentence, "message", {"index": index, "sentence": each}) for each in told]
+        if told:
+            sentence = _("messages[%(index)d]: %(sentence)s")
+            errors += [ValidationError(sentence, "message", {"index": index, "sentence": each}) for each in told]
     if errors:
         raise ValidationError(errors)
 
@@ -69,8 +86,7 @@ def queue(
 
     `hold_inline`: the inline dispatcher is given them later; see `dispatch_on_commit()`.
     """
-    for message in messages:
-        lifecycle.enter(message, Status.QUEUED)
+    lifecycle.enter(messages, Status.QUEUED)
 
     def write() -> list[OutboundViberMessage]:
         stored = insert(messages, user=user)
@@ -108,14 +124,12 @@ def insert(messages: Sequence[OutboundViberMessage], *, user: AbstractBaseUser |
 
 
 def _insert(messages: list[OutboundViberMessage], user: AbstractBaseUser | None) -> None:
-    alias = OutboundViberMessage.objects.write_alias()
     for message in messages:
         _forget_insert(message)
-    insert_each(messages, using=alias)
+    insert_each(messages, using=OutboundViberMessage.objects.write_alias())
     for message in messages:
         message.remember()
-    requested = ViberMessageEvent.Kind.REQUESTED
-    insert_each([lifecycle.make_note(message, "", kind=requested, user=user) for message in messages], using=alias)
+    lifecycle.note_requested(messages, user=user)
 
 
 def _forget_insert(message: OutboundViberMessage) -> None:

@@ -7,7 +7,8 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -37,8 +38,7 @@ def in_chunks(items: Iterable[Item]) -> list[list[Item]]:
 # -- transactions ------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def atomic_for_writing(using: str) -> Iterator[None]:
+def atomic_for_writing(using: str) -> AbstractContextManager[None]:
     """Open a transaction that may read before it writes.
 
     Such a one fails on SQLite with "database is locked" as soon as another writer comes in between, however long the
@@ -47,13 +47,16 @@ def atomic_for_writing(using: str) -> Iterator[None]:
     """
     connection: Any = connections[using]
     if connection.vendor != "sqlite" or connection.in_atomic_block:
-        with transaction.atomic(using=using):
-            yield
-        return
+        return transaction.atomic(using=using)
+    return _immediate(connection)
+
+
+@contextmanager
+def _immediate(connection: Any) -> Iterator[None]:
     connection.ensure_connection()  # which sets the mode by the site's settings
     mode, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
     try:
-        with transaction.atomic(using=using):
+        with transaction.atomic(using=connection.alias):
             connection.transaction_mode = mode
             yield
     finally:
@@ -140,15 +143,20 @@ def non_atomic_requests(view: View) -> View:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
+def has_row_locks(using: str) -> bool:
+    """SQLite has none, and needs none: see `atomic_for_writing()`."""
+    return connections[using].features.has_select_for_update
+
+
 def lock(queryset: models.QuerySet[Row], *, skip_locked: bool = False) -> models.QuerySet[Row]:
     """Lock the rows against other writers until the transaction ends.
 
     Skip locked rows only when looking for any work: a caller that wants a particular row has to wait for it, because
-    whoever holds the lock may not do the work. SQLite has no row locks and needs none: see `atomic_for_writing()`.
+    whoever holds the lock may not do the work.
     """
-    features = connections[queryset.db].features
-    if not features.has_select_for_update:
+    if not has_row_locks(queryset.db):
         return queryset
+    features = connections[queryset.db].features
     return queryset.select_for_update(
         skip_locked=skip_locked and features.has_select_for_update_skip_locked,
         # Inserting an event takes a key lock on its message; a plain FOR UPDATE would conflict with it.
@@ -162,12 +170,11 @@ def update_each(
     """Write columns to rows, and return how many rows were found.
 
     Each change is a pair: the columns by which its row is found (`pk` among them), and the columns to write. Rows that
-    become the same share an UPDATE; the others go through `executemany()`, at a fraction of what `bulk_update()` costs.
+    become the same share an UPDATE, and so do the others on PostgreSQL, at a fraction of what `bulk_update()` costs.
     """
     changes = list(changes)
     if len(changes) == 1:
-        expected, columns = changes[0]
-        return model._base_manager.using(using).filter(**expected).update(**columns)
+        return update_one(model, *changes[0], using=using)
     alike = defaultdict(list)
     for expected, columns in changes:
         conditions = tuple((name, value) for name, value in expected.items() if name != "pk")
@@ -187,22 +194,51 @@ def update_each(
 
 
 def _update_many(
-    model: type[models.Model], columns: Sequence[str], conditions: Sequence[str], values: list[list[Any]], using: str
+    model: type[models.Model], columns: Sequence[str], conditions: Sequence[str], changes: list[list[Any]], using: str
 ) -> int:
     connection = connections[using]
-    quote = connection.ops.quote_name
-    names = (*columns, *conditions)
-    fields: list[Any] = [model._meta.pk if name == "pk" else model._meta.get_field(name) for name in names]
-    equations = [f"{quote(field.column)} = %s" for field in fields]
-    written, wanted = ", ".join(equations[: len(columns)]), " AND ".join(equations[len(columns) :])
-    # The names are the model's own columns, and every value is a parameter.
-    sql = f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}"  # noqa: S608 - see above
+    sql, fields = _update_statement(model, tuple(columns), tuple(conditions), using)
+    rows = [_prepared(fields, row, connection) for row in changes]
+    if connection.vendor == "postgresql" and len(rows) > 1:
+        # There `executemany()` is a statement a row.
+        sql, parameters = _update_by_lists(model, fields, len(columns), rows, connection)
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return int(cursor.rowcount)
     with connection.cursor() as cursor:
-        cursor.executemany(
-            sql,
-            [[field.get_db_prep_save(v, connection) for field, v in zip(fields, row, strict=True)] for row in values],
-        )
+        cursor.executemany(sql, rows)
         return int(cursor.rowcount)
+
+
+def _update_by_lists(
+    model: type[models.Model], fields: Sequence[Any], written: int, rows: list[list[Any]], connection: Any
+) -> tuple[str, list[Any]]:
+    """Make an UPDATE of many rows that gets a list for each column in which they differ.
+
+    The first of the fields are `written`, and a row is found by the others, its primary key among them.
+    """
+    quote = connection.ops.quote_name
+    lists: list[tuple[str, str, list[Any]]] = []
+    equations, values = [], list[tuple[int, Any]]()
+    for at, (field, of_rows) in enumerate(zip(fields, zip(*rows, strict=True), strict=True)):
+        if all(value == of_rows[0] for value in of_rows):
+            equations.append(f"{quote(field.column)} = %s")
+            values.append((at, of_rows[0]))
+        else:
+            # Texts come without their length, because a cast would cut what is too long.
+            kind = "text" if isinstance(field, models.CharField) else field.db_type(connection)
+            equations.append(f"{quote(field.column)} = new.v{at}")
+            lists.append((f"v{at}", f"%s::{kind}[]", list(of_rows)))
+    changes, conditions = ", ".join(equations[:written]), " AND old.".join(equations[written:])
+    names = ", ".join(name for name, _placeholder, _values in lists)
+    placeholders = ", ".join(placeholder for _name, placeholder, _values in lists)
+    sql = (
+        f"UPDATE {quote(model._meta.db_table)} AS old SET {changes}"  # noqa: S608 - the model's own names
+        f" FROM unnest({placeholders}) AS new ({names}) WHERE old.{conditions}"
+    )
+    before = [value for at, value in values if at < written]
+    after = [value for at, value in values if at >= written]
+    return sql, [*before, *(of_rows for _name, _sql, of_rows in lists), *after]
 
 
 def insert_each(rows: Sequence[Row], *, using: str) -> None:
@@ -216,3 +252,129 @@ def insert_each(rows: Sequence[Row], *, using: str) -> None:
             return
     for row in rows:
         models.Model.save(row, force_insert=True, using=using)
+
+
+def insert_beside(
+    row: models.Model, source: type[models.Model], pks: Iterable[int], taken: Mapping[str, str], *, using: str
+) -> None:
+    """Insert, for each row of another table, one like `row`, with the columns that are `taken` from the other.
+
+    The database copies what it has already, at a tenth of what it costs to make and send as many rows.
+    """
+    connection = connections[using]
+    quote = connection.ops.quote_name
+    fields: list[Any] = [field for field in row._meta.concrete_fields if not field.primary_key]
+    of_source: Any = source._meta
+    columns = ", ".join(quote(field.column) for field in fields)
+    copied = {name: quote(of_source.get_field(other).column) for name, other in taken.items()}
+    expressions = ", ".join(copied.get(field.name, "%s") for field in fields)
+    own = [field for field in fields if field.name not in taken]
+    values = [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in own]
+    # The names are the models' own columns, and every value is a parameter.
+    insert = f"INSERT INTO {quote(row._meta.db_table)} ({columns}) SELECT {expressions}"
+    with connection.cursor() as cursor:
+        for chunk in in_chunks(pks):
+            wanted = f"{quote(of_source.pk.column)} IN ({', '.join(['%s'] * len(chunk))})"
+            cursor.execute(f"{insert} FROM {quote(of_source.db_table)} WHERE {wanted}", [*values, *chunk])
+
+
+# -- one row -----------------------------------------------------------------------------------------------------------
+#
+# Django builds a query anew each time, which costs several times what the database takes for a single row. These
+# statements are built once. Their names are the model's own tables and columns, and every value is a parameter.
+
+
+def column_list(model: type[models.Model], *, using: str, table: str, only: frozenset[str] = frozenset()) -> str:
+    """List the columns of the model's own table as `from_row()` expects them; `table` is their table's alias.
+
+    All of them unless `only` names some.
+    """
+    quote, fields = connections[using].ops.quote_name, _columns(model, only)
+    return ", ".join(f"{table}.{quote(field.column)}" for field in fields)
+
+
+def from_row(model: type[Row], values: Sequence[Any], *, using: str, only: frozenset[str] = frozenset()) -> Row:
+    """Make the instance of a row that was read by one's own SQL, as the driver gives its values.
+
+    It is whole unless `only` names some columns; Django loads each of the others when it is asked for.
+    """
+    connection, converted = connections[using], list(values)
+    names, converting = _conversions(model, using, only)
+    for place, field, expression in converting:
+        for convert in _converters(field, expression, connection):
+            converted[place] = convert(converted[place], expression, connection)
+    return model.from_db(using, names, converted)
+
+
+@lru_cache(maxsize=8)
+def _conversions(
+    model: type[models.Model], using: str, only: frozenset[str]
+) -> tuple[frozenset[str], list[tuple[int, Any, Any]]]:
+    """The names of the columns, and the place, field and expression of those that have to be converted."""
+    connection, fields = connections[using], _columns(model, only)
+    columns = [(place, field, field.get_col(model._meta.db_table)) for place, field in enumerate(fields)]
+    converting = [column for column in columns if _converters(*column[1:], connection)]
+    return frozenset(field.attname for field in fields), converting
+
+
+def _converters(field: Any, expression: Any, connection: Any) -> list[Any]:
+    # Not to be kept: they hold the connection, which belongs to a thread.
+    return [*connection.ops.get_db_converters(expression), *field.get_db_converters(connection)]
+
+
+def update_one(
+    model: type[models.Model], expected: Mapping[str, Any], columns: Mapping[str, Any], *, using: str
+) -> int:
+    """Write columns to the row that has the expected ones, `pk` among them, and return how many rows were found."""
+    connection = connections[using]
+    sql, fields = _update_statement(model, tuple(columns), tuple(expected), using)
+    values = (*columns.values(), *expected.values())
+    with connection.cursor() as cursor:
+        cursor.execute(sql, _prepared(fields, values, connection))
+        return int(cursor.rowcount)
+
+
+@lru_cache(maxsize=128)
+def _update_statement(
+    model: type[models.Model], columns: tuple[str, ...], conditions: tuple[str, ...], using: str
+) -> tuple[str, list[Any]]:
+    quote = connections[using].ops.quote_name
+    names = (*columns, *conditions)
+    fields: list[Any] = [model._meta.pk if name == "pk" else model._meta.get_field(name) for name in names]
+    equations = [f"{quote(field.column)} = %s" for field in fields]
+    written, wanted = ", ".join(equations[: len(columns)]), " AND ".join(equations[len(columns) :])
+    return f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}", fields  # noqa: S608 - see above
+
+
+def insert_one(row: models.Model, *, using: str) -> None:
+    """Insert a row that has no primary key yet, without the signals of `save()`."""
+    connection = connections[using]
+    # MySQL, unlike MariaDB, does not return the primary key, and a child model has several tables.
+    if row._meta.parents or not connection.features.can_return_rows_from_bulk_insert:
+        models.Model.save(row, force_insert=True, using=using)
+        return
+    sql, fields = _insert_statement(type(row), using)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, _prepared(fields, [field.pre_save(row, True) for field in fields], connection))
+        # All of it is fetched, because SQLite commits no statement that is not read to its end.
+        ((row.pk,),) = cursor.fetchall()
+    row._state.adding, row._state.db = False, using
+
+
+@lru_cache(maxsize=8)
+def _insert_statement(model: type[models.Model], using: str) -> tuple[str, list[Any]]:
+    quote, pk = connections[using].ops.quote_name, next(field for field in _columns(model) if field.primary_key)
+    fields = [field for field in _columns(model) if field is not pk]
+    columns, values = ", ".join(quote(field.column) for field in fields), ", ".join(["%s"] * len(fields))
+    table, key = quote(model._meta.db_table), quote(pk.column)
+    return f"INSERT INTO {table} ({columns}) VALUES ({values}) RETURNING {key}", fields  # noqa: S608 - see above
+
+
+def _prepared(fields: Sequence[Any], values: Sequence[Any], connection: Any) -> list[Any]:
+    """The values as the driver takes them. A None is NULL in every column, and needs no field to tell."""
+    pairs = zip(fields, values, strict=True)
+    return [None if value is None else field.get_db_prep_save(value, connection) for field, value in pairs]
+
+
+def _columns(model: type[models.Model], only: frozenset[str] = frozenset()) -> list[Any]:
+    return [field for field in model._meta.local_concrete_fields if not only or field.attname in only]

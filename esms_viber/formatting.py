@@ -25,6 +25,17 @@ def grouped(number: int | Decimal, decimals: int = 0) -> str:
     return text.translate(_SWAPPED) if (get_language() or "").startswith("vi") else text
 
 
+MOST_COUNTED = 10_000
+"""Counting stops above it, because a number that nobody reads to its last digit is not worth reading a whole table."""
+
+
+def tell_count(number: int) -> str:
+    """A number that was counted up to `MOST_COUNTED`."""
+    if number <= MOST_COUNTED:
+        return grouped(number)
+    return gettext("more than %(count)s") % {"count": grouped(MOST_COUNTED)}
+
+
 def dong(amount: Decimal) -> str:
     decimals = 0 if amount == amount.to_integral_value() else 2
     return f"{grouped(amount, decimals)} đ"

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
+import secrets
+import time
 import uuid
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, router, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from .conf import readable_settings
-from .database import insert_each, update_each
+from .conf import ViberSettings, readable_settings
+from .database import insert_beside, insert_each, update_each
 from .gateways.base import CallOutcome
 from .models import OutboundViberMessage, Status, ViberMessageEvent
 from .signals import status_changed
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
 
 logger = logging.getLogger("esms_viber")
 
@@ -73,6 +79,8 @@ class Transition:
             raise ValueError(f"a message does not go from {self.old} to {self.to}")
         if self.old == Status.SENDING:
             self.columns = {**self.columns, "claim_id": "", "lease_until": None}
+        if self.message.held_up_since is not None and self.to != Status.SENDING:
+            self.columns = {"held_up_since": None, **self.columns}
 
     @property
     def written(self) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def write(*changes: Transition) -> bool:
     `adopt()`, and then to `announce()` or `announce_after_commit()`.
     """
     pairs = [(change.expected, change.written) for change in changes]
-    found = update_each(OutboundViberMessage, pairs, using=OutboundViberMessage.objects.write_alias())
+    found = update_each(OutboundViberMessage, pairs, using=router.db_for_write(OutboundViberMessage))
     if found != len(changes):
         if len(changes) > 1:
             raise DatabaseError(f"{len(changes)} messages were to change, {found} are as expected")
@@ -126,7 +134,7 @@ def adopt(changes: Iterable[Transition]) -> None:
 
 def announce_after_commit(changes: Iterable[Transition]) -> None:
     """Send `status_changed` for each change as soon as no transaction is open."""
-    alias = OutboundViberMessage.objects.write_alias()
+    alias = router.db_for_write(OutboundViberMessage)
     for change in changes:
         transaction.on_commit(partial(announce, change), using=alias, robust=True)
 
@@ -150,28 +158,32 @@ def set_columns(message: OutboundViberMessage, **columns: Any) -> None:
 
 
 def new_request_id() -> str:
-    """Draw a RequestId of 32 characters; eSMS documents at most 50."""
-    return uuid.uuid4().hex
+    """Draw a RequestId of 32 characters; eSMS documents at most 50.
+
+    It begins with the time in milliseconds, because an index of keys without any order is dear to write to.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def enter(message: OutboundViberMessage, status: Status, **columns: Any) -> None:
-    """Prepare an unsaved row to be inserted as queued or, by the worker itself, as claimed."""
-    set_columns(message, status=status, **_queued(message), **columns)
+def enter(messages: Iterable[OutboundViberMessage], status: Status, **columns: Any) -> None:
+    """Prepare unsaved rows to be inserted as queued or, by the worker itself, as claimed."""
+    conf, now = readable_settings(), timezone.now()
+    for message in messages:
+        # `set_columns()` would note the caller's columns as stored.
+        vars(message).update(status=status, **_queued(message, conf, now), **columns)
 
 
 def queue(message: OutboundViberMessage) -> Transition:
     """Queue a draft, or again a failed or cancelled message as if it had never been tried."""
-    columns = _queued(message)
+    columns = _queued(message, readable_settings(), timezone.now())
     if message.status != Status.DRAFT:
         columns |= {"send_at": None, "expires_at": None, "next_attempt_at": columns["queued_at"]}
     columns |= {"attempts": 0, "code_result": "", "error_message": "", "sms_id": "", "send_status": None}
     return Transition(message, Status.QUEUED, {**columns, "completed_at": None, "uncertain_since": None})
 
 
-def _queued(message: OutboundViberMessage) -> dict[str, Any]:
+def _queued(message: OutboundViberMessage, conf: ViberSettings, now: dt.datetime) -> dict[str, Any]:
     """A RequestId of its own; brand and sandbox as the settings have them now."""
-    conf = readable_settings()
-    now = timezone.now()
     return {
         "request_id": new_request_id(),
         "brandname": message.brandname or conf.BRANDNAME,
@@ -261,7 +273,10 @@ def report(message: OutboundViberMessage, to: Status, columns: dict[str, Any], e
     """Write a delivery report; `columns` are what the report itself says."""
     columns = {**columns, "next_attempt_at": None}
     if to != Status.SENT:
-        columns |= {"completed_at": timezone.now(), "next_query_at": None}
+        now = timezone.now()
+        columns |= {"completed_at": now, "next_query_at": None}
+        if to == Status.DELIVERED and (sent_at := columns.get("sent_at", message.sent_at)) is not None:
+            columns["delivery_seconds"] = max(math.ceil((now - sent_at).total_seconds()), 0)
     return Transition(message, to, columns, event, under=message.request_id)
 
 
@@ -327,6 +342,16 @@ def note(messages: Iterable[OutboundViberMessage], text: str, **fields: Any) -> 
     events = [make_note(message, text, **fields) for message in messages]
     store_events(events)
     return events
+
+
+def note_requested(messages: Sequence[OutboundViberMessage], *, user: AbstractBaseUser | None) -> None:
+    """Begin the history of messages that this transaction has inserted."""
+    if messages:
+        # The event of the first is like all others but for the columns that are taken from each message.
+        event = make_note(messages[0], "", kind=ViberMessageEvent.Kind.REQUESTED, user=user)
+        taken = {"message": "id", "request_id": "request_id"}
+        alias = OutboundViberMessage.objects.write_alias()
+        insert_beside(event, OutboundViberMessage, [message.id for message in messages], taken, using=alias)
 
 
 def is_stored(events: Iterable[ViberMessageEvent | None]) -> bool:

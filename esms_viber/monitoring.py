@@ -17,11 +17,10 @@ from django.utils.translation import ngettext
 
 from .codes import Verdict, describe
 from .conf import get_dispatcher, get_settings
-from .formatting import grouped, moment, stored
+from .formatting import MOST_COUNTED, moment, stored, tell_count
 from .gateways.loading import get_gateway
 from .lifecycle import new_request_id
-from .models import OutboundViberMessage, Status, ViberGatewayState, ViberMessageEvent
-from .models.choices import NOT_CHECKED
+from .models import OutboundViberMessage, ViberGatewayState, ViberMessageEvent
 from .tokens import LARGEST_PK, callback_url
 
 # -- the settings ------------------------------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ MANY = 5
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """The queue at one moment."""
+    """The queue at one moment. A count of `MOST_COUNTED + 1` stands for more."""
 
     at: dt.datetime
     queued: int
@@ -192,7 +191,7 @@ class QueueStatus:
                     "log.",
                     self.held_up,
                 )
-                % {"count": grouped(self.held_up)}
+                % {"count": tell_count(self.held_up)}
             )
         return found
 
@@ -225,7 +224,7 @@ class QueueStatus:
                 "%(count)s messages may have been sent, or not. Look on eSMS's portal, and send those again that are "
                 "not there.",
                 self.undecided,
-            ) % {"count": grouped(self.undecided)}
+            ) % {"count": tell_count(self.undecided)}
         if self.unconfirmed:
             found["unconfirmed"] = ngettext(
                 "One message was taken by eSMS more than a day ago without an SMSID, and no report has come: only "
@@ -233,7 +232,7 @@ class QueueStatus:
                 "%(count)s messages were taken by eSMS more than a day ago without an SMSID, and no reports have "
                 "come: only eSMS's portal can tell what became of them.",
                 self.unconfirmed,
-            ) % {"count": grouped(self.unconfirmed)}
+            ) % {"count": tell_count(self.unconfirmed)}
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -245,43 +244,58 @@ class QueueStatus:
 
 
 def get_queue_status() -> QueueStatus:
-    """Read the queue as it stands now, in a handful of indexed queries; wrong settings are told, not raised."""
+    """Read the queue as it stands now, however long it is; wrong settings are told, not raised.
+
+    No count goes beyond `MOST_COUNTED + 1`, which stands for more.
+    """
     now = timezone.now()
     messages = OutboundViberMessage.objects.for_writing()
-    waiting = messages.filter(status__in=[Status.QUEUED, Status.UNKNOWN, Status.SENDING]).aggregate(
-        queued=Count("pk", filter=Q(status=Status.QUEUED)),
-        sending=Count("pk", filter=Q(status=Status.SENDING)),
-        stuck=Count("pk", filter=Q(status=Status.SENDING, lease_until__lt=now)),
-        stuck_since=Min("lease_until", filter=Q(status=Status.SENDING, lease_until__lt=now)),
-        held_up=Count("pk", filter=Q(status=Status.QUEUED, error_message__startswith=NOT_CHECKED)),
-        unknown=Count("pk", filter=Q(status=Status.UNKNOWN)),
-        repeated=Count("pk", filter=Q(status=Status.UNKNOWN, next_attempt_at__isnull=False)),
+    queued, unknown = messages.queued(), messages.unknown()
+    # One status at a time, because the index has them in that order.
+    oldest = [rows.soonest_first(now).values_list("next_attempt_at", flat=True).first() for rows in (queued, unknown)]
+    sending = (
+        messages.sending()
+        .order_by()[: MOST_COUNTED + 1]
+        .aggregate(
+            sending=Count("pk"),
+            stuck=Count("pk", filter=Q(lease_until__lt=now)),
+            stuck_since=Min("lease_until", filter=Q(lease_until__lt=now)),
+        )
     )
-    waits = bool(waiting.pop("repeated") or waiting["queued"])
-    due = messages.due(now).order_by().aggregate(due=Count("pk"), oldest_due_at=Min("next_attempt_at"))
     events = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT).order_by("-pk")
     calls = list(events.only("created_at", "code", "text", "data")[:MANY])
     last = calls[0] if calls else None
     states = {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble()}
     account = states.get("")
-    is_quiet = last is not None and last.created_at < now - QUIET
     return QueueStatus(
         at=now,
-        **waiting,
-        **due,
-        undecided=messages.undecided(now).count(),
-        unconfirmed=messages.unconfirmed(now).count(),
+        queued=queued.bounded_count(),
+        due=messages.due(now).bounded_count(),
+        oldest_due_at=min((when for when in oldest if when is not None), default=None),
+        **sending,
+        held_up=messages.held_up().bounded_count(),
+        unknown=unknown.bounded_count(),
+        undecided=messages.undecided(now).bounded_count(),
+        unconfirmed=messages.unconfirmed(now).bounded_count(),
         last_call_at=last.created_at if last is not None else None,
         last_call=_what_came_of(last) if last is not None else "",
         account_code=account.code if account is not None and account.is_open else "",
-        # One call without an answer is told only if nobody makes another.
-        outage=account is not None
-        and not account.code
-        and (account.is_open or (waits and (account.silent > 1 or account.probes > 0 or is_quiet))),
+        outage=account is not None and _is_outage(account, last, now),
         refused_brands={name: state.code for name, state in sorted(states.items()) if name and state.is_open},
         next_probe_at=min((s.next_probe_at for s in states.values() if s.next_probe_at is not None), default=None),
         refused_phones=_refused_phones(calls),
         misconfiguration=find_trouble(),
+    )
+
+
+def _is_outage(account: ViberGatewayState, last: ViberMessageEvent | None, now: dt.datetime) -> bool:
+    if account.code or account.is_open:
+        return not account.code
+    # One call without an answer is told only if messages wait, and nobody makes another call.
+    is_quiet = last is not None and last.created_at < now - QUIET
+    messages = OutboundViberMessage.objects.for_writing()
+    return (account.silent > 1 or account.probes > 0 or is_quiet) and (
+        messages.queued().exists() or messages.unknown().filter(next_attempt_at__isnull=False).exists()
     )
 
 

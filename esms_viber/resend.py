@@ -46,7 +46,7 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
     # A sandbox message rests at `sent`, because no report need ever come.
     resends = resends.exclude(status__in=FINAL).exclude(status=Status.SENT, sandbox=True)
     being_resent = set(resends.values_list("resend_of", flat=True))
-    plan = ResendPlan()
+    plan, validator = ResendPlan(), creation.Validator()
     for message in messages:
         if message.status == Status.QUEUED:
             plan.skipped.append((message, _("It is in the queue already.")))
@@ -56,7 +56,7 @@ def plan_resend(messages: Iterable[OutboundViberMessage]) -> ResendPlan:
             plan.skipped.append((message, _("It has been sent again, and that message is not final yet.")))
         else:
             try:
-                creation.validate(message)
+                validator.validate(message)
             except ValidationError as error:
                 plan.skipped.append((message, " ".join(error.messages)))
                 plan.invalid.add(message.id)

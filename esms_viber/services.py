@@ -95,10 +95,10 @@ def send_viber_message(
     states = breaker.look()
     held = breaker.holding(states, message.brandname or get_settings().BRANDNAME, in_request=True)
     if held is not None and not held.is_probe_due():
-        lifecycle.enter(message, Status.QUEUED, **breaker.reason(held))
+        lifecycle.enter([message], Status.QUEUED, **breaker.reason(held))
     else:
         claim_id, lease_until = new_claim(timezone.now())
-        lifecycle.enter(message, Status.SENDING, claim_id=claim_id, lease_until=lease_until)
+        lifecycle.enter([message], Status.SENDING, claim_id=claim_id, lease_until=lease_until)
     [stored] = in_transaction(lambda: creation.insert([message], user=user), using=alias, repeatable=False)
     if stored is message and message.status == Status.SENDING:
         Worker([], within=IN_REQUEST, states=states).run(claimed=[message])

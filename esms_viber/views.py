@@ -7,8 +7,6 @@ from http import HTTPMethod, HTTPStatus
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_exempt
 
 from .database import non_atomic_requests
 from .reports.callbacks import Receipt, receive_callback
@@ -17,8 +15,6 @@ from .tokens import read_token
 
 @non_atomic_requests
 @login_not_required
-@csrf_exempt
-@never_cache
 def callback(request: HttpRequest, token: str) -> HttpResponse:
     """Take a result from eSMS, by GET, and never redirect. The token in the path is the only proof that it is eSMS.
 
@@ -41,10 +37,22 @@ def callback(request: HttpRequest, token: str) -> HttpResponse:
     return _answer(HTTPStatus(receipt.value))
 
 
+# What `csrf_exempt` does, but for a function around the view, which each request would pass.
+callback.csrf_exempt = True  # type: ignore[attr-defined] # read by Django's CsrfViewMiddleware
+
+
+# As `never_cache` has them, which would build them anew for each answer. An `Expires` that is no date is in the past.
+_NEVER_CACHED = (
+    ("Cache-Control", "max-age=0, no-cache, no-store, must-revalidate, private"),
+    ("Expires", "0"),
+)
+
+
 def _answer(status: HTTPStatus) -> HttpResponse:
-    response = HttpResponse(
-        "OK" if status == HTTPStatus.OK else status.phrase, status=status, content_type="text/plain"
-    )
+    body = b"OK" if status is HTTPStatus.OK else status.phrase.encode()
+    response = HttpResponse(body, status=status.value, content_type="text/plain")
+    for name, value in _NEVER_CACHED:
+        response.headers[name] = value
     # Django would log the path of every answer but a success, and with it a valid token.
     response._has_been_logged = True  # type: ignore[attr-defined] # read by django.utils.log.log_response()
     return response

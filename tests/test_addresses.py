@@ -25,7 +25,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.middleware.locale import LocaleMiddleware
 from django.test import Client
-from django.urls import get_script_prefix, include, path, set_script_prefix, set_urlconf
+from django.urls import clear_url_caches, get_script_prefix, include, path, reverse, set_script_prefix, set_urlconf
 from django.utils import translation
 from django.utils.translation import gettext_lazy
 
@@ -33,6 +33,7 @@ from esms_viber.gateways.memory import outbox
 from esms_viber.models import OutboundViberMessage
 from esms_viber.services import deliver_due_messages, queue_viber_message, send_viber_message
 from esms_viber.testing import play_callback
+from esms_viber.tokens import callback_path
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -376,3 +377,27 @@ def test_the_admin_tells_of_a_path_that_the_origin_lacks(
         shown = browser.get(f"{host}{mounted}{LIST}{page}", timeout=30).text.replace("&quot;", '"')
     assert ("This page is served under" in shown) is bool(line)
     assert line in shown
+
+
+class Elsewhere:
+    urlpatterns = [path("viber/", include("esms_viber.urls"))]
+
+
+def test_the_path_follows_the_urlconf(settings: Any) -> None:
+    for urlconf, folder in [(Root, "esms-viber"), (Elsewhere, "viber"), (Root, "esms-viber")]:
+        settings.ROOT_URLCONF = urlconf
+        for token in ("1.a~b", "2.a~b", "1.đ b~c"):
+            expected = reverse("esms_viber:callback", args=[token], urlconf=urlconf)
+            assert callback_path(token) == expected
+            assert expected.startswith(f"/{folder}/callback/")
+
+
+def test_the_path_follows_a_urlconf_that_was_changed(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.ROOT_URLCONF = Root
+    before = callback_path("1.a~b")
+    monkeypatch.setattr(Root, "urlpatterns", Elsewhere.urlpatterns)
+    clear_url_caches()
+    assert callback_path("1.a~b") == before.replace("/esms-viber/", "/viber/")
+    monkeypatch.undo()
+    clear_url_caches()
+    assert callback_path("1.a~b") == before

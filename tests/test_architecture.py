@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,13 @@ def test_the_package_file_of_a_room_says_what_lives_there(module: str) -> None:
     tree = ast.parse(MODULES[module].read_text())
     assert ast.get_docstring(tree)
     assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
+
+
+def test_loading_the_app_loads_no_http_library_and_no_phone_metadata() -> None:
+    """The admin is autodiscovered, so this holds for what it imports as well."""
+    code = "import django, sys; django.setup(); print(*sys.modules)"
+    environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"esms_viber.admin", "esms_viber.services"} <= loaded
+    assert loaded.isdisjoint({"requests", "urllib3", "phonenumbers", "esms_viber.mailing.recipients"})

@@ -100,10 +100,10 @@ def test_answers_that_decide_nothing_stop_the_run_and_spoil_nothing(esms, clock,
     assert "eSMS does not answer" in admin_client.get(LIST).content.decode()
 
     for seconds in (15, 30, 60, 120, 120):
-        clock.advance(seconds=seconds - 1)
+        clock.advance(seconds=seconds - 8)
         drain()
         assert len(esms.requests) == called, "no probe before its time"
-        clock.advance(seconds=1)
+        clock.advance(seconds=8)
         drain()
         called += 1
         assert len(esms.requests) == called

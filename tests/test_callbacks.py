@@ -10,13 +10,17 @@ from urllib.parse import urlencode, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
+from django.core.cache import caches
 from django.core.signing import Signer
 from django.db import OperationalError, connection
+from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.cache import add_never_cache_headers
 
+from esms_viber.exceptions import MessageNotEditable
 from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage, ViberMessageEvent
@@ -31,7 +35,7 @@ from esms_viber.services import (
     send_viber_message,
 )
 from esms_viber.signals import status_changed
-from esms_viber.tokens import make_token
+from esms_viber.tokens import make_token, read_token
 from tests.factories import columns_of
 
 pytestmark = pytest.mark.django_db
@@ -314,6 +318,14 @@ def test_token_outlives_a_rotated_secret_key_as_long_as_the_old_one_is_a_fallbac
     settings.SECRET_KEY_FALLBACKS = []
     assert report(path, DELIVERED).status_code == 404
     assert status_of(message) == "sent"
+
+
+@pytest.mark.parametrize("secret", ["tests", b"\xff bytes", "đ"])
+def test_token_is_signed_as_by_djangos_own_signer(settings, secret):
+    settings.SECRET_KEY = secret
+    token = Signer(sep="~", salt="esms_viber.callback").sign("17.0123456789abcdef")
+    assert make_token(17, "0123456789abcdef") == token
+    assert read_token(token) == (17, "0123456789abcdef")
 
 
 def test_token_is_short_and_survives_a_url_inside_a_url_unchanged():
@@ -653,18 +665,106 @@ def test_statements_of_a_callback_are_few_and_do_not_grow_with_the_history(befor
         report(path, TAKEN, n=str(n))
     with statements() as first:
         report(path, TAKEN, SMSID="another")
-    assert first == ["SELECT", "SELECT", "UPDATE", "INSERT"][: 4 if not before else 2] + (["INSERT"] if before else [])
+    # The second SELECT counts the callbacks that moved nothing.
+    assert first == ["SELECT", "SELECT", *([] if before else ["UPDATE"]), "INSERT"]
+    with statements() as nonsense:
+        assert report(path, SendStatus="x").status_code == 400
+    assert nonsense == ["SELECT", "SELECT", "INSERT"]
     with statements() as final:
         report(path, DELIVERED)
-    assert final == ["SELECT", "SELECT", "UPDATE", "INSERT"]
-    for parameters in (DELIVERED, {**TAKEN, "SMSID": "another"}):
+    assert final == ["SELECT", "UPDATE", "INSERT"]
+    for parameters in (DELIVERED, {**TAKEN, "SMSID": "another"}, {"SendStatus": "x"}):
         with statements() as known:
-            assert report(path, parameters).status_code == 200
-        assert known == ["SELECT", "SELECT"]
+            assert report(path, parameters).status_code == (400 if parameters["SendStatus"] == "x" else 200)
+        assert known == ["SELECT"]
     with statements() as foreign:
         report(reverse("esms_viber:callback", args=[make_token(message.pk, uuid4().hex)]), DELIVERED)
     assert foreign == ["SELECT", "SELECT"]
     assert status_of(message) == "delivered"
+
+
+@pytest.mark.parametrize("status", ["sending", "unknown", "failed", "sent"])
+@pytest.mark.parametrize("parameters", [DELIVERED, UNDELIVERED, {**TAKEN, "SMSID": "another"}])
+def test_no_column_is_missing_in_what_one_select_reads(status, parameters):
+    message, path = send()
+    now = timezone.now()
+    empty = {"sms_id": "", "sent_at": None, "next_query_at": None, "send_status": None}
+    columns = {"status": status, "claim_id": uuid4().hex, "held_up_since": now, "uncertain_since": now, **empty}
+    OutboundViberMessage.objects.filter(pk=message.pk).update(**columns)
+    with CaptureQueriesContext(connection) as captured:
+        assert report(path, parameters).status_code == 200
+    table = connection.ops.quote_name(OutboundViberMessage._meta.db_table)
+    assert sum(query["sql"].startswith("SELECT") and table in query["sql"] for query in captured) == 1
+    assert len(callbacks_of(message)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_of_a_callback_with_those_of_its_transaction():
+    message, path = send(NO_TEMPLATE)
+    old_path = path
+    resend_viber_messages([message])
+    deliver_messages([message.pk])
+    path = last_path()
+
+    def words_of(path, parameters):
+        with CaptureQueriesContext(connection) as captured:
+            report(path, parameters)
+        return [query["sql"].split()[0].upper() for query in captured.captured_queries]
+
+    assert words_of(path.replace("~", "~x"), DELIVERED) == []
+    assert words_of(_changed(path, len(path) - 20), DELIVERED) == []
+    for earlier in (old_path, path):
+        words = words_of(earlier, {"SendStatus": "0"})
+        assert words == ["SELECT", "SELECT", "BEGIN", "INSERT", "COMMIT"]
+        assert words_of(earlier, {"SendStatus": "0"}) == ["SELECT"]
+    assert words_of(path, DELIVERED) == ["SELECT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
+    assert words_of(path, DELIVERED) == ["SELECT"]
+    assert status_of(message) == "delivered"
+
+
+def test_database_that_returns_no_primary_keys_stores_callbacks_as_well(monkeypatch):
+    message, path = send()
+    name = "can_return_rows_from_bulk_insert"
+    monkeypatch.setattr(type(connection.features), name, False)
+    monkeypatch.delitem(vars(connection.features), name, raising=False)  # where Django has kept it
+    for parameters in (TAKEN, DELIVERED, DELIVERED):
+        assert report(path, parameters).status_code == 200
+    assert [event.applied for event in callbacks_of(message)] == [False, True]
+    assert status_of(message) == "delivered"
+
+
+def test_repeat_of_a_report_on_the_way_begins_no_transaction():
+    _message, path = send()
+    report(path, TAKEN)
+    with CaptureQueriesContext(connection) as captured:
+        report(path, TAKEN)
+    assert len(captured) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_receiver_is_given_the_message_and_the_event_whole():
+    message, path = send(campaign="tet-2027", dedupe_key="order-17")
+    told = []
+
+    def receiver(message, event, **kwargs):
+        told.append((message, event))
+
+    status_changed.connect(receiver)
+    try:
+        report(path, DELIVERED, TotalPrice="470.0000")
+    finally:
+        status_changed.disconnect(receiver)
+    ((given, event),) = told
+    with CaptureQueriesContext(connection) as captured:
+        found = {field.attname: getattr(given, field.attname) for field in given._meta.concrete_fields}
+        noted = {field.attname: getattr(event, field.attname) for field in event._meta.concrete_fields}
+    assert len(captured) == 0
+    assert (given.get_deferred_fields(), event.get_deferred_fields()) == (set(), set())
+    assert found == columns_of(message)
+    assert noted == ViberMessageEvent.objects.filter(kind="callback").values().get()
+    given.content = "Thank you"
+    with pytest.raises(MessageNotEditable):
+        given.save()
 
 
 # -- how it is asked ---------------------------------------------------------------------------------------------------
@@ -702,9 +802,27 @@ def test_other_methods_are_not_redirected_either(method):
     assert getattr(Client(enforce_csrf_checks=True), method)(path.rstrip("/")).status_code == 405
 
 
-def test_no_cache_keeps_the_answer():
+def test_no_cache_keeps_the_answer(settings):
     _message, path = send()
-    assert "no-store" in report(path, DELIVERED)["Cache-Control"]
+    for answer in (report(path, DELIVERED), report(path.replace("~", "~x")), Client().post(path)):
+        plain = HttpResponse()
+        add_never_cache_headers(plain)
+        assert answer["Cache-Control"] == plain["Cache-Control"]
+        # No date is in the past, says RFC 9111.
+        assert answer["Expires"] == "0"
+
+
+@pytest.mark.parametrize("parameters", [DELIVERED, {"SendStatus": "x"}])
+def test_the_sites_own_cache_keeps_no_answer(settings, parameters):
+    update, fetch = "django.middleware.cache.UpdateCacheMiddleware", "django.middleware.cache.FetchFromCacheMiddleware"
+    settings.MIDDLEWARE = [update, *settings.MIDDLEWARE, fetch]
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "callbacks"}}
+    _message, path = send()
+    assert report(path, parameters).status_code == report(path, parameters).status_code
+    with statements() as known:
+        report(path, parameters)
+    assert known == ["SELECT"]
+    assert not caches["default"]._cache
 
 
 # -- the token stays out of the log ------------------------------------------------------------------------------------
@@ -741,7 +859,7 @@ def _not_applied(path, monkeypatch):
 
 
 def _not_stored(path, monkeypatch):
-    monkeypatch.setattr(ViberMessageEvent, "save", _fail)
+    monkeypatch.setattr(callbacks, "insert_one", _fail)
     return report(path, DELIVERED)
 
 

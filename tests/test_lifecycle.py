@@ -202,7 +202,7 @@ class StatusWrites:
     def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         flat = re.sub(r'["`]', "", sql)
         changes, _, condition = flat.partition(" WHERE ")
-        if re.match(r"UPDATE esms_viber_outboundvibermessage SET .*\bstatus = ", changes):
+        if re.match(r"UPDATE esms_viber_outboundvibermessage (?:AS old )?SET .*\bstatus = ", changes):
             self.seen += 1
             assert re.search(r"\bstatus = ", condition), f"the WHERE does not name the expected status: {sql}"
             assert self._comes_from_lifecycle(), f"not written by lifecycle: {sql}"

@@ -307,10 +307,10 @@ def test_the_blocked_come_before_the_undecided(clock):
 
 def test_it_takes_the_same_few_queries_whatever_the_queue(django_assert_max_num_queries):
     queue(20)
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(11):
         get_queue_status()
     ViberMessageEvent.objects.all().delete()
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(11):
         get_queue_status()
 
 

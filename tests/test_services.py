@@ -16,12 +16,15 @@ from django.contrib.auth import get_user_model
 from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.core.validators import URLValidator
 from django.db import OperationalError, close_old_connections, connection, connections, transaction
 from django.db.models.signals import post_save
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from esms_viber.database import CHUNK
 from esms_viber.exceptions import GatewayRefused
 from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
@@ -559,6 +562,66 @@ def test_a_list_is_stored_with_few_statements(django_assert_max_num_queries, que
     with django_assert_max_num_queries(30):
         queue_viber_messages([unsaved(dedupe_key=str(n)) for n in range(200)])
     assert OutboundViberMessage.objects.queued().count() == ViberMessageEvent.objects.count() == 200
+
+
+@committing
+def test_the_statements_of_a_list_grow_with_its_parts_alone(queue_only: None) -> None:
+    def statements(count: int) -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
+            queue_viber_messages([unsaved(phone=f"09{number:08d}") for number in range(count)])
+        return [query["sql"].lstrip().split()[0].upper() for query in captured]
+
+    one_part, three_parts = statements(CHUNK), statements(2 * CHUNK + 1)
+    # SQLite takes fewer rows in a statement on Django 5.2, and MySQL one, because it tells no primary keys of many.
+    if connection.features.can_return_rows_from_bulk_insert and connection.features.max_query_params != 999:
+        assert one_part.count("INSERT") == 2
+        assert three_parts.count("INSERT") == 6
+    assert [each for each in three_parts if each != "INSERT"] == [each for each in one_part if each != "INSERT"]
+    assert ViberMessageEvent.objects.filter(kind="requested").count() == 3 * CHUNK + 1
+
+
+@committing
+def test_each_message_of_a_list_begins_its_history(user: Any, queue_only: None) -> None:
+    messages = queue_viber_messages([unsaved(), unsaved(), unsaved()], user=user)
+    events = ViberMessageEvent.objects.order_by("message_id")
+    assert [(event.message_id, event.request_id) for event in events] == [(m.id, m.request_id) for m in messages]
+    for event in events:
+        assert (event.kind, event.user_id, event.data, event.text, event.fingerprint) == (
+            "requested",
+            user.pk,
+            {},
+            "",
+            None,
+        )
+        assert timezone.now() - dt.timedelta(minutes=1) < event.created_at <= timezone.now()
+
+
+@committing
+def test_what_the_messages_of_a_list_share_is_judged_once(monkeypatch: pytest.MonkeyPatch, queue_only: None) -> None:
+    judged: list[str] = []
+    before = URLValidator.__call__
+    monkeypatch.setattr(URLValidator, "__call__", lambda self, value: (judged.append(value), before(self, value))[1])
+    image, link = "https://shop.example.vn/a.png", " https://shop.example.vn/đơn "
+    parts = {"image_url": image, "button_label": "Xem", "button_url": link}
+    messages = queue_viber_messages([unsaved(**parts, campaign="tết") for _ in range(20)])
+    assert sorted(judged) == [image, link.strip()]
+    assert {(m.image_url, m.button_url, m.campaign) for m in messages} == {(image, link.strip(), "tết")}
+    assert {(stored(m).button_url, stored(m).campaign) for m in messages} == {(link.strip(), "tết")}
+
+
+def test_a_value_that_was_refused_is_refused_in_each_message(db: None) -> None:
+    fields: list[dict[str, Any]] = [
+        {"campaign": "x" * 101},
+        {"campaign": "tet"},
+        {"campaign": "x" * 101},
+        {"button_label": "tet", "button_url": "https://shop.example.vn"},
+        {"button_label": "tet", "button_url": "tet"},
+        {"sandbox": "tet"},
+        {"sms_id": "x" * 65},
+    ]
+    with pytest.raises(ValidationError) as caught:
+        queue_viber_messages([unsaved(**each) for each in fields])
+    assert {error.params["index"] for error in caught.value.error_list} == {0, 2, 4, 5, 6}
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from django.contrib.messages import constants as levels
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import services
-from ..database import in_chunks
+from ..database import CHUNK, in_chunks
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..monitoring import require_setup
 from ..reports.polling import can_ask
@@ -28,8 +29,12 @@ Action = TypeVar("Action", bound=Callable[..., Any])
 MOST_ASKED = 200
 """Status queries that one request makes."""
 
-MOST_CANCELLED = 50_000
-"""Enough for several of the largest mailings, so that one begun by mistake can be stopped at once."""
+SECONDS_TO_CANCEL = 15
+"""How long one request goes on cancelling, because web servers give up after thirty seconds."""
+
+_CANCELLABLE = Q(status__in=[Status.DRAFT, Status.QUEUED, Status.UNKNOWN]) & (
+    ~Q(status=Status.UNKNOWN) | Q(next_attempt_at__isnull=False)
+)
 
 
 def _action(description: Any) -> Callable[[Action], Action]:
@@ -66,17 +71,43 @@ def send_selected(
 def cancel_selected(
     model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
 ) -> HttpResponse | None:
-    pks = selected_pks(queryset, most=MOST_CANCELLED)
-    if len(pks) > MOST_CANCELLED:
-        refuse_so_many(model_admin, request, MOST_CANCELLED)
-        return back(model_admin, request, pks)
+    pks = selected_pks(queryset)
+    if len(pks) <= MOST_AT_ONCE:
+        told = _cancel(request, in_chunks(pks), say_why=True)
+    else:
+        # Many are cancelled without a list of them, so that a campaign sent by mistake can be stopped, however large.
+        begun = time.monotonic()
+        told = _cancel(request, _cancellable(queryset, until=begun + SECONDS_TO_CANCEL), say_why=False)
+        if queryset.filter(_CANCELLABLE).exists():
+            told.append((levels.WARNING, _("There are more of them: do the same again to go on.")))
+        elif not told:
+            told.append((levels.WARNING, _("Nothing was left to cancel: only what was not sent yet can be cancelled.")))
+    tell(model_admin, request, pks, told)
+    return back(model_admin, request, pks)
+
+
+def _cancellable(queryset: QuerySet[OutboundViberMessage], *, until: float) -> Iterator[list[int]]:
+    """Find what can be cancelled, a chunk at a time, newest first, until that time."""
+    rows = queryset.using(OutboundViberMessage.objects.write_alias()).filter(_CANCELLABLE).order_by("-id")
+    chunk = list(rows.values_list("id", flat=True)[:CHUNK])
+    while chunk:
+        yield chunk
+        if time.monotonic() > until:
+            return
+        chunk = list(rows.filter(id__lt=chunk[-1]).values_list("id", flat=True)[:CHUNK])
+
+
+def _cancel(request: HttpRequest, chunks: Iterable[list[int]], *, say_why: bool) -> list[notices.Notice]:
+    """Cancel each chunk in a transaction of its own."""
     cancelled = doubtful = 0
     skipped: Counter[str] = Counter()
-    for chunk in in_chunks(pks):
+    for chunk in chunks:
         changed = {m.id: m for m in services.cancel_viber_messages(rows_of(chunk), user=user_of(request))}
         in_doubt = sum(message.status == Status.UNKNOWN for message in changed.values())
         cancelled, doubtful = cancelled + len(changed) - in_doubt, doubtful + in_doubt
-        skipped.update(_why_not_cancelled(message) for message in rows_of([pk for pk in chunk if pk not in changed]))
+        if say_why:
+            left = rows_of([pk for pk in chunk if pk not in changed])
+            skipped.update(_why_not_cancelled(message) for message in left)
     told: list[notices.Notice] = []
     if cancelled:
         sentence = ngettext("The message was cancelled.", "%(count)d messages were cancelled.", cancelled)
@@ -88,8 +119,7 @@ def cancel_selected(
             doubtful,
         )
         told.append((levels.WARNING, sentence % {"count": doubtful}))
-    tell(model_admin, request, pks, [*told, *notices.left_out(skipped)])
-    return back(model_admin, request, pks)
+    return [*told, *notices.left_out(skipped)]
 
 
 @_action(gettext_lazy("Mark selected Viber messages as looked up: they need not be sent again"))

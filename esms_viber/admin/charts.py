@@ -24,6 +24,8 @@ _WIDTH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """A figure in the table below a chart."""
+
     text: str
     url: str = ""
     """The address that lists the messages it counts."""
@@ -40,6 +42,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """A bar, and its figures."""
+
     name: str
     bar: list[Part]
     numbers: list[Number]
@@ -47,6 +51,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """The figures of one kind."""
+
     name: str
     kind: str = ""
     """The `Part.kind` that shows this column in each bar; empty where none does."""
@@ -55,6 +61,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
+    """A bar chart with its table."""
+
     id: str
     caption: str
     remark: str

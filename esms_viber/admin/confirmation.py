@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -18,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import formatting, services
-from ..account import estimate
+from ..account import average_prices, estimate
 from ..conf import get_settings
 from ..database import in_chunks, in_transaction, lock
 from ..formatting import dong
@@ -55,10 +57,10 @@ class Listing:
     shown: list[tuple[OutboundViberMessage, str]] = field(default_factory=list)
     """Each message comes with a remark, which may be empty."""
 
-    def add(self, message: OutboundViberMessage, remark: str = "") -> None:
+    def add(self, message: OutboundViberMessage, remark: Callable[[], str] = str) -> None:
         self.count += 1
         if len(self.shown) < _SHOWN:
-            self.shown.append((message, remark))
+            self.shown.append((message, remark()))
 
 
 @dataclass(slots=True)
@@ -83,36 +85,28 @@ class Review:
         plan = plan_resend(message for message in messages if not is_repeated(message))
         families = _families(plan.again)
         for message in filter(is_repeated, messages):
-            self.skipped.add(message, str(STILL_REPEATED))
+            self.skipped.add(message, partial(str, STILL_REPEATED))
         for message in plan.first:
-            self.first.add(message, " ".join(display.explain(message)) if message.status == Status.FAILED else "")
+            self.first.add(message, partial(_why_failed, message))
+        arrived = []
         for message in plan.again:
             family = families[message.id]
-            remark = _what_became_of_others(message, family)
             if _has_arrived(family):
-                self.arrived.add(message, remark)
-                self.charged_though_arrived.update(_charged([message]))
+                arrived.append(message)
+                self.arrived.add(message, partial(_what_became_of_others, message, family))
             elif message.status == Status.UNKNOWN:
-                if message.uncertain_since is None:
-                    known = display.explain(message)[0]
-                else:
-                    calls = ngettext(
-                        "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
-                        "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
-                        message.attempts,
-                    ) % {"count": message.attempts, "since": formatting.moment(message.uncertain_since)}
-                    known = f"{calls} {display.last_word(message)}"
-                self.doubtful.add(message, f"{known} {remark}".rstrip())
+                self.doubtful.add(message, partial(_why_in_doubt, message, family))
             else:
-                self.again.add(message, remark)
+                self.again.add(message, partial(_what_became_of_others, message, family))
         for message, why in plan.skipped:
-            self.skipped.add(message, why)
+            self.skipped.add(message, partial(str, why))
         self.sendable += [message.id for message in plan.first + plan.again]
         self.charged.update(_charged(plan.first + plan.again))
+        self.charged_though_arrived.update(_charged(arrived))
 
 
 def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
-    return Counter(message.kind for message in messages if message.kind and not message.sandbox)
+    return Counter(kind for message in messages if not message.sandbox and (kind := message.kind))
 
 
 def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
@@ -152,6 +146,23 @@ def _families(messages: Iterable[OutboundViberMessage]) -> dict[int, list[Outbou
     return {member.id: family for family in families.values() for member in family}
 
 
+def _why_failed(message: OutboundViberMessage) -> str:
+    return " ".join(display.explain(message)) if message.status == Status.FAILED else ""
+
+
+def _why_in_doubt(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
+    if message.uncertain_since is None:
+        known = display.explain(message)[0]
+    else:
+        calls = ngettext(
+            "It was tried once, at %(since)s, and nobody knows whether eSMS took it.",
+            "It was tried %(count)d times, first at %(since)s, and nobody knows whether eSMS took it.",
+            message.attempts,
+        ) % {"count": message.attempts, "since": formatting.moment(message.uncertain_since)}
+        known = f"{calls} {display.last_word(message)}"
+    return f"{known} {_what_became_of_others(message, family)}".rstrip()
+
+
 def _what_became_of_others(message: OutboundViberMessage, family: list[OutboundViberMessage]) -> str:
     """Tell of the message that arrived or, where none did, of the latest resend."""
     others = [member for member in family if member.id != message.id]
@@ -178,10 +189,10 @@ def review(pks: list[int]) -> Review:
     return found
 
 
-def selected_pks(queryset: QuerySet[OutboundViberMessage], *, most: int = MOST_AT_ONCE) -> list[int]:
-    """Return the primary keys, newest first. One more than `most` means that there are too many."""
+def selected_pks(queryset: QuerySet[OutboundViberMessage]) -> list[int]:
+    """Return the primary keys, newest first. One more than `MOST_AT_ONCE` means that there are too many."""
     rows = queryset.using(OutboundViberMessage.objects.write_alias()).order_by("-id")
-    return list(rows.values_list("id", flat=True)[: most + 1])
+    return list(rows.values_list("id", flat=True)[: MOST_AT_ONCE + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +242,9 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
     found = review(pks)
     across = request.POST.get("select_across") == "1"
     cost_spared = ""
+    prices = average_prices(found.charged) if found.charged and not get_settings().SANDBOX else {}
     if found.charged_though_arrived and not get_settings().SANDBOX:
-        amount = estimate(found.charged - found.charged_though_arrived)
+        amount = estimate(found.charged - found.charged_though_arrived, prices)
         if amount is not None:
             cost_spared = _("Without what has arrived, about %(amount)s.") % {"amount": dong(amount)}
     context: dict[str, Any] = {
@@ -248,7 +260,7 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         "doubtful": _shown(model_admin, found.doubtful),
         "skipped": _shown(model_admin, found.skipped),
         "viber_queue": queue_status.obstacles(),
-        "cost": _cost(found),
+        "cost": _cost(found, prices),
         "cost_spared": cost_spared,
         "mark_name": CONFIRMED,
         "mark": mark,
@@ -265,13 +277,13 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
     return TemplateResponse(request, "admin/esms_viber/outboundvibermessage/send_confirmation.html", context)
 
 
-def _cost(found: Review) -> str:
+def _cost(found: Review, prices: dict[Kind, Decimal]) -> str:
     """Tell what sending may cost; empty where nothing would be sent."""
     if not found.sendable:
         return ""
     if not found.charged or get_settings().SANDBOX:
         return _("It costs nothing: it goes to the sandbox.")
-    amount = estimate(found.charged)
+    amount = estimate(found.charged, prices)
     if amount is None:
         return _("The cost is not known, because eSMS has not reported the price of such a message yet.")
     return _("It may cost about %(amount)s, going by the latest prices.") % {"amount": dong(amount)}

@@ -61,7 +61,8 @@ def excerpt(message: OutboundViberMessage) -> str:
 
 
 def kind(message: OutboundViberMessage) -> str | None:
-    return str(message.kind.label) if message.kind else None
+    found = message.kind
+    return str(found.label) if found else None
 
 
 def price(amount: Decimal | None) -> str | None:

@@ -84,6 +84,8 @@ def show_limit(form: forms.BaseForm) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Room:
+    """How much longer a text may get, in words."""
+
     sentence: str = ""
     is_over: bool = False
 

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import get_settings
-from ..delivery.payload import validate_query_length
+from ..delivery.payload import QueryLimit
 from ..models import OutboundViberMessage
 from .form_fields import (
     KindField,
@@ -63,7 +63,7 @@ class MessageForm(BaseForm):
         # Django has called the model's own validation by now. The model knows no gateway, so its limit is checked here.
         if self.instance.kind:
             try:
-                validate_query_length(self.instance)
+                QueryLimit().validate(self.instance)
             except ValidationError as error:
                 self.add_error(None, error)
         try:

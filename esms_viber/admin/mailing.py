@@ -122,6 +122,8 @@ def _remarks(recipients: Recipients) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """One of the messages that a review shows."""
+
     line: int
     phone: str
     bubble: Bubble

@@ -54,8 +54,11 @@ def tell(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], to
 
 
 def refuse_so_many(model_admin: MessageAdminBase, request: HttpRequest, most: int) -> None:
-    sentence = _("Nothing was done: this can be done with at most %(most)d messages at once. Select fewer.")
-    model_admin.message_user(request, sentence % {"most": most}, levels.ERROR)
+    sentence = _(
+        "Nothing was done: this can be done with at most %(most)s messages at once, and you selected more. Narrow the "
+        "list with its filters, for example to one campaign, one state or one day, and select all of that."
+    )
+    model_admin.message_user(request, sentence % {"most": formatting.grouped(most)}, levels.ERROR)
 
 
 def report_configuration(model_admin: MessageAdminBase, request: HttpRequest, error: ImproperlyConfigured) -> None:

@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from .. import formatting
 from ..account import Balance
 from ..conf import readable_settings
+from ..formatting import tell_count
 from ..models import Status
 from ..monitoring import get_queue_status
 from ..tokens import split_origin
@@ -27,7 +28,7 @@ class Queue:
     obstacles: list[str]
     decisions: list[tuple[str, str]]
     """A sentence, and the filter that lists its messages."""
-    counts: list[tuple[str, int, str, str]]
+    counts: list[tuple[str, str, str, str]]
     """Name, number, remark and filter of each status that has messages."""
     last_call_at: dt.datetime | None
     remarks: list[str] = field(default_factory=list)
@@ -39,11 +40,11 @@ def look() -> Queue:
     due = stuck = ""
     if status.due:
         since = formatting.moment(status.oldest_due_at)
-        due = _("%(count)d due, the oldest since %(time)s") % {"count": status.due, "time": since}
+        due = _("%(count)s due, the oldest since %(time)s") % {"count": tell_count(status.due), "time": since}
     if status.stuck:
         stuck = ngettext(
-            "one of them by a worker that is gone", "%(count)d of them by a worker that is gone", status.stuck
-        ) % {"count": status.stuck}
+            "one of them by a worker that is gone", "%(count)s of them by a worker that is gone", status.stuck
+        ) % {"count": tell_count(status.stuck)}
     counts = [
         (Status.QUEUED, status.queued, due),
         (Status.SENDING, status.sending, stuck),
@@ -55,7 +56,7 @@ def look() -> Queue:
             (sentence, f"{AttentionFilter.parameter_name}={kind}") for kind, sentence in status.decisions().items()
         ],
         counts=[
-            (capfirst(str(kind.label)), count, remark, f"status__exact={kind.value}")
+            (capfirst(str(kind.label)), tell_count(count), remark, f"status__exact={kind.value}")
             for kind, count, remark in counts
             if count
         ],

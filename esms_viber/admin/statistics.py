@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 from django.contrib.admin import ModelAdmin
@@ -18,7 +19,7 @@ from ..formatting import dong, grouped
 from ..models import OutboundViberMessage
 from ..models.querysets import MessageQuerySet
 from ..models.validators import normalize_text
-from ..statistics import Progress, Tally, counted, days_until, get_campaigns, get_figures, get_progress, start_of
+from ..statistics import Progress, Tally, counted, days_until, get_figures, get_overview, latest_of_campaign, start_of
 from . import queue_status
 from .base import MessageAdminBase
 from .charts import Number, linked, percent, plots_of
@@ -88,11 +89,10 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
     period = chosen[0] if chosen else _PERIODS[-1]
     days = days_until(timezone.now(), period)
     listing = _listing(model_admin).created(start_of(days[0]))
-    messages = _counted(model_admin, request).filter(created_at__gte=start_of(days[0]))
-    figures = get_figures(messages, days)
+    figures, tallies = get_overview(_counted(model_admin, request), days, most=_MOST_CAMPAIGNS)
     standing = queue_status.look()
     campaigns = []
-    for name, tally in get_campaigns(messages, most=_MOST_CAMPAIGNS).items():
+    for name, tally in tallies.items():
         of_campaign = listing.of_campaign(name)
         line = {
             "name": name,
@@ -133,11 +133,12 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
     name = normalize_text(request.GET.get("name")).strip()
     if not name or "\x00" in name:
         raise Http404
-    messages = _counted(model_admin, request).filter(campaign=name)
+    everything = _counted(model_admin, request)
+    messages = everything.filter(campaign=name)
     listing = _listing(model_admin).of_campaign(name)
-    # Read the progress first, because a message that is sent in between then counts as through, and none counts twice.
-    progress = get_progress(messages)
-    figures = get_figures(messages, days_until(progress.latest_at or timezone.now(), _MOST_DAYS))
+    days = days_until(latest_of_campaign(everything, name) or timezone.now(), _MOST_DAYS)
+    # Add a day for a message that was numbered before the latest and is dated after it: two servers' clocks may differ.
+    figures, progress = get_figures(messages, [*days, days[-1] + dt.timedelta(days=1)])
     asked_for = figures.total.asked_for
     through = asked_for - progress.to_come
     said = ngettext(

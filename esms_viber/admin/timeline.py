@@ -26,6 +26,8 @@ _RESENDS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class History:
+    """The latest events of a message."""
+
     entries: list[Entry]
     """Oldest first."""
     is_cut: bool

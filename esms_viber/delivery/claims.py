@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,12 @@ from django.utils.translation import gettext_noop
 
 from .. import lifecycle
 from ..conf import get_settings
-from ..database import AWAY, in_transaction, lock
+from ..database import AWAY, has_row_locks, in_transaction, lock
 from ..exceptions import log_failure
 from ..formatting import put_together
 from ..lifecycle import ABANDONED, Transition
 from ..models import OutboundViberMessage, Status, ViberGatewayState
-from ..models.choices import NOT_CHECKED
+from ..models.querysets import MessageQuerySet
 from ..signals import CancelSend, pre_send
 from .outcomes import back_off
 from .payload import Attempt, Probe, outgoing_for
@@ -34,6 +35,7 @@ LEASE = dt.timedelta(minutes=2)
 """How long a claim holds without being renewed; then another worker takes the message over."""
 
 _TAKEN_OVER = gettext_noop("The process that was sending it has stopped; another took it over.")
+_NOT_CHECKED = gettext_noop("Not sent: this site's own check before sending (pre_send) failed.")
 _VETOED = gettext_noop("This site decided not to send it.")
 _AT_ONCE = 500
 
@@ -69,27 +71,25 @@ def claim(
 
     Nothing found: nothing is due.
     """
-    rows = OutboundViberMessage.objects.for_writing().exclude(brandname__in=but_not)
-    if pks is None and not rows.due().exists():
-        # On SQLite even looking for work in a transaction keeps others from writing.
-        return Claimed()
+    rows = OutboundViberMessage.objects.for_writing()
     if pks is not None:
-        rows = rows.filter(pk__in=pks)
+        mine = rows.due().filter(pk__in=pks).exclude(brandname__in=but_not).order_by("pk")
+        return _claim(lambda _now: list(lock(mine)[:limit]))
+    # Repeats come first, because they expire at midnight in Vietnam. After an outage new messages come first, so that
+    # messages which always time out cannot keep the breaker open.
+    kinds = [rows.unknown(), rows.queued()] if repeats_first else [rows.queued(), rows.unknown()]
+    due = [_due_lanes(kind, but_not) for kind in kinds]
 
     def find(now: dt.datetime) -> list[OutboundViberMessage]:
-        if pks is not None:
-            return list(lock(rows.due(now).order_by("pk"))[:limit])
-        # One status at a time, because the index has them in that order. Repeats come first, because they expire at
-        # midnight in Vietnam. After an outage new messages come first, so that messages which always time out cannot
-        # keep the breaker open.
-        kinds = [rows.unknown(), rows.queued()]
         found: list[OutboundViberMessage] = []
-        for kind in kinds if repeats_first else reversed(kinds):
-            if len(found) < limit:
-                found += lock(kind.due(now), skip_locked=True)[: limit - len(found)]
+        for lanes in due:
+            for number, lane in enumerate(lanes):
+                # Each gets its share of what is left to claim, and leaves to the next ones what it has no use for.
+                share = math.ceil((limit - len(found)) / (len(lanes) - number))
+                found += lock(lane.soonest_first(now), skip_locked=True)[:share]
         return found
 
-    return _claim(find)
+    return _claim(find) if any(due) else Claimed()
 
 
 def claim_for_probe(
@@ -105,20 +105,32 @@ def claim_for_probe(
     `another`: the newest of those instead, because what was tried so far may be of a kind that eSMS never takes.
     `brandnames`: only under these; `but_not`: under none of these.
     """
-    rows = OutboundViberMessage.objects.for_writing().exclude(brandname__in=but_not)
-    if brandnames:
-        rows = rows.filter(brandname__in=brandnames)
+    rows = OutboundViberMessage.objects.for_writing()
+
+    def lanes(kind: MessageQuerySet) -> list[MessageQuerySet]:
+        if brandnames:
+            return [kind.filter(brandname=name) for name in brandnames]
+        return _due_lanes(kind, but_not)
 
     def find(now: dt.datetime) -> list[OutboundViberMessage]:
-        repeats, queued = rows.unknown().due(now), rows.queued().due(now)
-        if pks is not None:
-            queued = queued.filter(pk__in=pks)
-        for kind in [queued.reverse(), repeats] if another else [repeats, queued]:
-            if found := list(lock(kind, skip_locked=True)[:1]):
+        fresh = rows.queued() if pks is None else rows.queued().filter(pk__in=pks)
+        repeats = [lane.soonest_first(now) for lane in lanes(rows.unknown())]
+        queued = [lane.soonest_first(now) for lane in lanes(fresh)]
+        for lane in [*(lane.reverse() for lane in queued), *repeats] if another else [*repeats, *queued]:
+            if found := list(lock(lane, skip_locked=True)[:1]):
                 return found
         return []
 
     return _claim(find)
+
+
+def _due_lanes(rows: MessageQuerySet, but_not: Collection[str]) -> list[MessageQuerySet]:
+    """Split the rows of one status, where some brand names have to wait, by the other ones that have something due."""
+    if not but_not and has_row_locks(rows.db):
+        return [rows]
+    # Look before the transaction, because on SQLite even looking for work in one keeps others from writing.
+    lanes = rows.lanes(but_not) if but_not else [rows]
+    return [lane for lane in lanes if lane.soonest_first(timezone.now()).exists()]
 
 
 def _claim(find: Callable[[dt.datetime], list[OutboundViberMessage]]) -> Claimed:
@@ -268,9 +280,9 @@ def refused_by_site(attempt: Attempt) -> tuple[bool, list[Transition]]:
         change = lifecycle.cancel(message, reason)
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "a pre_send receiver failed; message %s waits", message.id)
-        reason = put_together(NOT_CHECKED, type(error).__name__)
-        when = timezone.now() + back_off(5)
-        change = lifecycle.release(message, when=when, code_result="", error_message=reason)
+        reason, now = put_together(_NOT_CHECKED, type(error).__name__), timezone.now()
+        change = lifecycle.release(message, when=now + back_off(5), code_result="", error_message=reason)
+        change.columns["held_up_since"] = message.held_up_since or now
     else:
         return False, []
     change.event = lifecycle.make_note(message, reason)

@@ -68,21 +68,27 @@ def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
     return _outgoing(message, message.request_id, url, conf)
 
 
-def longest_outgoing(message: OutboundViberMessage, *, strict: bool = False) -> OutgoingMessage:
+def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
     """The longest that could go on the wire for the message, whatever primary key and RequestId it gets.
 
-    Settings that cannot be read count as their defaults, unless the caller is `strict` and wants the
-    `ImproperlyConfigured`.
+    Settings that cannot be read count as their defaults.
     """
-    conf, request_id = readable_settings(), "0" * 32
+    conf = readable_settings()
+    return _outgoing(message, _ANY_REQUEST_ID, _longest_callback_url(conf), conf)
+
+
+_ANY_REQUEST_ID = "0" * 32
+
+
+def _longest_callback_url(conf: ViberSettings, *, strict: bool = False) -> str:
+    """`strict`: raise `ImproperlyConfigured` where there is no address."""
     try:
-        url = callback_url(LARGEST_PK, request_id, conf)
+        return callback_url(LARGEST_PK, _ANY_REQUEST_ID, conf)
     except ImproperlyConfigured:
         if strict:
             raise
         # The address will be about as long once the setting is mended. A token's signature has 43 characters.
-        url = f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{request_id}~{'s' * 43}/"
-    return _outgoing(message, request_id, url, conf)
+        return f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{_ANY_REQUEST_ID}~{'s' * 43}/"
 
 
 def _outgoing(message: OutboundViberMessage, request_id: str, url: str, conf: ViberSettings) -> OutgoingMessage:
@@ -130,25 +136,31 @@ def _usual_query_length(outgoing: OutgoingMessage) -> int | None:
         return None
 
 
-def validate_query_length(message: OutboundViberMessage, *, strict: bool = False) -> None:
-    """Refuse a text that the gateway's GET cannot carry, saying what to do and with both lengths.
+class QueryLimit:
+    """What the gateway's GET can carry. The gateway, the settings and the callback's address are looked up once."""
 
-    `strict`: raise `ImproperlyConfigured` where a setting keeps every message from being sent. Otherwise the message
-    passes, unless it is sure that eSMS could not carry it.
-    """
-    measure, outgoing = _measure(strict=strict), longest_outgoing(message, strict=strict)
-    limit = readable_settings().MAX_QUERY_LENGTH
-    length = measure(outgoing)
-    if length is None or length <= limit:
-        return
-    fitting = _most_that_fits(measure, outgoing, limit)
-    if fitting is None:
-        field = max(("image_url", "button_url"), key=lambda name: len(getattr(message, name)))
-        excess, sentence = length - limit, _LINK_TOO_LONG
-    else:
-        field, excess, sentence = "content", len(outgoing.content) - fitting, _TEXT_TOO_LONG
-    params = {"length": length, "limit": limit, "excess": excess}
-    raise ValidationError({field: ValidationError(sentence, code="query_length", params=params)})
+    def __init__(self, *, strict: bool = False) -> None:
+        """`strict`: raise `ImproperlyConfigured` where a setting keeps every message from being sent.
+
+        Otherwise a message passes, unless it is sure that eSMS could not carry it.
+        """
+        self._measure, self._conf = _measure(strict=strict), readable_settings()
+        self._callback_url = _longest_callback_url(self._conf, strict=strict)
+
+    def validate(self, message: OutboundViberMessage) -> None:
+        """Refuse a text that is too long, saying what to do and with both lengths."""
+        outgoing = _outgoing(message, _ANY_REQUEST_ID, self._callback_url, self._conf)
+        length, limit = self._measure(outgoing), self._conf.MAX_QUERY_LENGTH
+        if length is None or length <= limit:
+            return
+        fitting = _most_that_fits(self._measure, outgoing, limit)
+        if fitting is None:
+            field = max(("image_url", "button_url"), key=lambda name: len(getattr(message, name)))
+            excess, sentence = length - limit, _LINK_TOO_LONG
+        else:
+            field, excess, sentence = "content", len(outgoing.content) - fitting, _TEXT_TOO_LONG
+        params = {"length": length, "limit": limit, "excess": excess}
+        raise ValidationError({field: ValidationError(sentence, code="query_length", params=params)})
 
 
 _TEXT_TOO_LONG = _(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Case, Value, When
+from django.db.models import Case, CharField, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
@@ -21,7 +21,6 @@ from ..gateways.base import CallOutcome, SendResult, StatusResult
 from ..gateways.responses import own_words
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberGatewayState, ViberMessageEvent
-from ..models.choices import NOT_CHECKED
 from ..phones import mask_phone
 from . import breaker, claims
 from .breaker import Lesson
@@ -107,7 +106,7 @@ def _columns_begun(attempt: Attempt, now: dt.datetime) -> dict[str, Any]:
     """Values, not sums, so that writing them again changes nothing."""
     message = attempt.message
     # The site's own check lets it through now, so it is not held up any more.
-    is_checked = {"error_message": ""} if message.error_message.startswith(NOT_CHECKED) else {}
+    is_checked = {"error_message": "", "held_up_since": None} if message.held_up_since is not None else {}
     return is_checked | {
         "attempts": message.attempts + 1,
         "sandbox": attempt.outgoing.sandbox,
@@ -268,7 +267,7 @@ def _record_late(
     event, request_id = _event(attempt, result), attempt.message.request_id
     rows = OutboundViberMessage.objects.for_writing().filter(pk=attempt.message.id)
     rows.filter(request_id=request_id).update(
-        sms_id=Case(When(sms_id="", then=Value(result.sms_id)), default="sms_id"),
+        sms_id=Case(When(sms_id="", then=Value(result.sms_id)), default="sms_id", output_field=CharField()),
         code_result=Case(When(code_result="", then=Value(result.code)), default="code_result"),
     )
     row = rows.get()

@@ -27,7 +27,7 @@ from ..exceptions import log_failure
 from ..formatting import put_together
 from ..gateways.base import CallOutcome, SendResult
 from ..gateways.loading import get_gateway
-from ..gateways.transport import LATE
+from ..gateways.replies import LATE
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberGatewayState
 from . import breaker, claims
@@ -69,7 +69,7 @@ class DeliverySummary:
     requeued: int = 0
     """Surely not taken; they wait for another try."""
     left: int = 0
-    """Due, and not tried this time."""
+    """Due, and not tried this time; `MOST_COUNTED + 1` stands for more."""
     account_code: str = ""
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool = False
@@ -129,7 +129,7 @@ class Worker:
             deadline=None if within is None else self._deadline,
         )
         # Enough that no thread waits for the next claim, few enough that other workers find some.
-        self._room = conf.CONCURRENCY * 6
+        self._room = conf.CONCURRENCY * 8
         if conf.MAX_PER_SECOND:
             self._room = min(self._room, math.ceil(conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
         self._together = max(conf.CONCURRENCY * 3 // 4, 1)
@@ -347,7 +347,9 @@ class Worker:
     def _gather(self) -> None:
         """Record what has been answered within a moment."""
         if self._on_the_wire:
-            enough = len(self._on_the_wire) if self._threads_are_fast else self._together
+            enough = len(self._on_the_wire)
+            if not self._threads_are_fast:
+                enough = min(enough, self._together)
             self._calls.wait_for_results(enough, GATHERING)
             done, pending = wait(self._on_the_wire, timeout=0)
             self._threads_are_fast = not pending
@@ -489,7 +491,10 @@ class Worker:
     def _summary(self) -> DeliverySummary:
         counts, account = self._counts, self._holding(breaker.ACCOUNT)
         due = OutboundViberMessage.objects.for_writing().due()
-        left = due.count() if self._pks is None else sum(due.filter(pk__in=p).count() for p in in_chunks(self._pks))
+        if self._pks is None:
+            left = due.bounded_count(beyond=self._kept)
+        else:
+            left = sum(due.filter(pk__in=chunk).count() for chunk in in_chunks(self._pks))
         return DeliverySummary(
             sent=counts[Status.SENT] + counts[Status.DELIVERED] + counts[Status.UNDELIVERED],
             failed=counts[Status.FAILED] + counts[Status.CANCELLED],

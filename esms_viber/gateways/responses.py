@@ -13,7 +13,7 @@ from django.utils.translation import gettext_noop
 from ..formatting import parts, put_together
 from .base import BalanceResult, CallOutcome, SendResult, StatusResult
 from .credentials import Keys
-from .transport import PROBLEMS, REDIRECTED, Reply
+from .replies import PROBLEMS, REDIRECTED, Reply
 
 SUCCESS = "100"
 MAX_CODE = 16

@@ -8,28 +8,20 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from time import monotonic
 
 import requests
 import urllib3
-from django.utils.translation import gettext_noop
 from requests.models import PreparedRequest, Response
 from urllib3.exceptions import ProxyError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from ..formatting import put_together
+from . import replies
 from .connections import MAX_BODY_BYTES, Adapter, Call, current_call
 from .credentials import NOTHING, Secret
+from .replies import Reply
 
-REDIRECTED = gettext_noop("A redirect came, and is not followed")
-LATE = gettext_noop("No answer in time")
-_CUT = gettext_noop("Connection closed before the answer was complete")
-_TOO_LARGE = gettext_noop("The answer is too large")
-_NOT_HTTP = gettext_noop("The answer is not HTTP that can be read")
-_BAD_COMPRESSION = gettext_noop("The answer's compression cannot be read")
-_NOT_CONNECTED = gettext_noop("Could not connect")
-_NETWORK_UNREACHABLE = gettext_noop("Could not connect: network or host unreachable")
 _ANY_COMPRESSION_HEADER = 32 + zlib.MAX_WBITS
 _REDIRECTS = range(300, 400)
 _TIMEOUTS = (TimeoutError, Urllib3Timeout, requests.Timeout)
@@ -41,21 +33,6 @@ _FAILURES = (
     urllib3.exceptions.HTTPError,
     requests.RequestException,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The reply to one call. The body stays out of `repr()`, because an error page may repeat the URL."""
-
-    left: bool
-    """Were bytes of the request handed to the connection?"""
-    status: int | None = None
-    content_type: str = field(default="", repr=False)
-    """The media type, if it is a well-known one."""
-    body: bytes | None = field(default=None, repr=False)
-    """None if there is no trustworthy body; `problem` says why."""
-    problem: str = ""
-    duration_ms: int = 0
 
 
 class _BadBody(ValueError):
@@ -135,15 +112,15 @@ def _explain(error: Exception, status: int | None, call: Call) -> str:
             if any(isinstance(cause, kind) for cause in chain):
                 return sentence
         is_unreachable = any(getattr(cause, "errno", None) in _UNREACHABLE for cause in chain)
-        return _NETWORK_UNREACHABLE if is_unreachable else _NOT_CONNECTED
+        return replies.NETWORK_UNREACHABLE if is_unreachable else replies.NOT_CONNECTED
     if status in _REDIRECTS:
-        return put_together(REDIRECTED, f"HTTP {status}")
+        return put_together(replies.REDIRECTED, f"HTTP {status}")
     if any(isinstance(cause, _TIMEOUTS) for cause in chain):
-        return put_together(LATE, f"{call.patience:g} s")
+        return put_together(replies.LATE, f"{call.patience:g} s")
     # The wrappers of requests are left out, because each of them is an OSError, whatever it wraps.
     reasons = [cause for cause in chain if not isinstance(cause, requests.RequestException)]
     is_cut = any(isinstance(reason, OSError | http.client.IncompleteRead) for reason in reasons)
-    return _CUT if is_cut else _NOT_HTTP
+    return replies.CUT if is_cut else replies.NOT_HTTP
 
 
 def _read_body(response: Response) -> bytes:
@@ -161,11 +138,11 @@ def _read_body(response: Response) -> bytes:
         try:
             data = decompressor.decompress(data, MAX_BODY_BYTES + 1)
         except zlib.error:
-            raise _BadBody(_BAD_COMPRESSION) from None
+            raise _BadBody(replies.BAD_COMPRESSION) from None
         if not decompressor.eof and len(data) <= MAX_BODY_BYTES:
-            raise _BadBody(_CUT)
+            raise _BadBody(replies.CUT)
     if len(data) > MAX_BODY_BYTES:
-        raise _BadBody(put_together(_TOO_LARGE, f"HTTP {response.status_code}, > {MAX_BODY_BYTES // 1024} KiB"))
+        raise _BadBody(put_together(replies.TOO_LARGE, f"HTTP {response.status_code}, > {MAX_BODY_BYTES // 1024} KiB"))
     return data
 
 
@@ -183,16 +160,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 _CONNECT_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (ProxyError, gettext_noop("Could not connect through the proxy")),
-    (socket.gaierror, gettext_noop("Could not connect: name not found")),
-    (ConnectionRefusedError, gettext_noop("Could not connect: connection refused")),
-    (ssl.SSLCertVerificationError, gettext_noop("Could not connect: TLS certificate not accepted")),
-    (ssl.SSLError, gettext_noop("Could not connect: TLS handshake failed")),
+    (ProxyError, replies.PROXY_FAILED),
+    (socket.gaierror, replies.NAME_NOT_FOUND),
+    (ConnectionRefusedError, replies.REFUSED),
+    (ssl.SSLCertVerificationError, replies.CERTIFICATE_NOT_ACCEPTED),
+    (ssl.SSLError, replies.TLS_FAILED),
     # This is Python's own `TimeoutError`, because in urllib3 every failed connection counts as a time-out.
-    (TimeoutError, gettext_noop("Could not connect: time-out")),
-    (ConnectionError, gettext_noop("Could not connect: connection closed by the other side")),
+    (TimeoutError, replies.CONNECT_TIMEOUT),
+    (ConnectionError, replies.CLOSED),
 )
-PROBLEMS = frozenset(
-    (REDIRECTED, LATE, _CUT, _TOO_LARGE, _NOT_HTTP, _BAD_COMPRESSION, _NOT_CONNECTED, _NETWORK_UNREACHABLE)
-).union(sentence for _kind, sentence in _CONNECT_FAILURES)
-"""The sentences that say why there is no trustworthy body."""

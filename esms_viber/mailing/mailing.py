@@ -112,6 +112,7 @@ def review(mailing: Mailing, recipients: Recipients) -> Review:
     found = Review()
     placeholders = mailing.placeholders
     seen: set[str] = set()
+    validator = creation.Validator()
     for person in recipients.people:
         values = list(zip(recipients.columns, person.values, strict=True))
         empty = {comparable(name) for name, value in values if not value}
@@ -121,7 +122,7 @@ def review(mailing: Mailing, recipients: Recipients) -> Review:
             continue
         message = mailing.message(person.phone, dict(values))
         try:
-            creation.validate(message)
+            validator.validate(message)
         except ValidationError as error:
             found.refused.append((person, error))
             continue

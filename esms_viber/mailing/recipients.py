@@ -347,6 +347,8 @@ def _has_words(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """The cells of one line."""
+
     line: int
     cells: list[str]
 

@@ -17,6 +17,7 @@ from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
 from ..codes import describe
+from ..formatting import tell_count
 
 SECONDS_BETWEEN_COUNTS = 10
 
@@ -109,8 +110,8 @@ class Progress:
         self._done += count
         if not count or self._quiet:
             return
-        told = _("%(done)d done") if self._total is None else _("%(done)d of %(total)d done")
-        told %= {"done": self._done, "total": self._total}
+        told = _("%(done)d done") if self._total is None else _("%(done)d of %(total)s done")
+        told %= {"done": self._done, "total": tell_count(self._total or 0)}
         if self._counts_in_place:
             sys.stderr.write(f"\r{told}")
             sys.stderr.flush()

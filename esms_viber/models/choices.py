@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 
 
 class Status(models.TextChoices):
@@ -27,10 +26,6 @@ EDITABLE = frozenset({Status.DRAFT, Status.FAILED, Status.CANCELLED})
 
 WAITING = frozenset({Status.QUEUED, Status.UNKNOWN})
 """States from which a worker may take a message, when it is due."""
-
-
-NOT_CHECKED = gettext_noop("Not sent: this site's own check before sending (pre_send) failed.")
-"""The beginning of the error of a queued message that a failing receiver of the site holds up."""
 
 
 class EventKind(models.TextChoices):

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from .choices import EventKind
-from .fields import CrossDatabaseForeignKey
+from .fields import CrossDatabaseForeignKey, KeyField
 from .message import OutboundViberMessage
 from .querysets import ForWriting
 
@@ -28,7 +28,7 @@ class ViberMessageEvent(models.Model):
     duration_ms = models.PositiveIntegerField(_("duration (ms)"), null=True, blank=True)
     data = models.JSONField(_("data"), default=dict, blank=True)
     user = CrossDatabaseForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), blank=True)
-    fingerprint = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
+    fingerprint = KeyField(max_length=64, null=True, blank=True, editable=False)
     applied = models.BooleanField(_("applied"), default=False, help_text=_("The status was moved by it."))
 
     objects: ClassVar[Any] = ForWriting.as_manager()
@@ -37,6 +37,10 @@ class ViberMessageEvent(models.Model):
         verbose_name = _("event of a Viber message")
         verbose_name_plural = _("events of Viber messages")
         ordering = ["pk"]
+        # The latest calls, on a site that receives many reports.
+        indexes = [models.Index(fields=["kind", "id"], name="esms_viber_kind_of_event")]
+        # Not `unique=True`, for which Django makes two indexes on PostgreSQL.
+        constraints = [models.UniqueConstraint(fields=["fingerprint"], name="esms_viber_fingerprint")]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.code}".strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -12,19 +13,41 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models, router
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
-from django.db.models.lookups import Exact, In
+from django.db.models.lookups import Exact, In, StartsWith
 
 from ..phones import InvalidPhone, normalize_phone
 
 
 class KeyField(models.CharField):  # type: ignore[type-arg] # not subscriptable when the code runs
-    """A key that is compared by every character, because MySQL's usual collations take `don-1` for `đơn-1`."""
+    """A key that is compared by every character, because MySQL's usual collations take `don-1` for `đơn-1`.
+
+    So its beginning (`startswith`) is found by the same index as the whole key, on every database.
+    """
 
     def db_parameters(self, connection: Any) -> Any:
         parameters = super().db_parameters(connection)
-        if connection.vendor == "mysql":
+        if connection.vendor == "postgresql":
+            parameters["collation"] = "C"
+        elif connection.vendor == "mysql":
             parameters["collation"] = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
         return parameters
+
+
+@KeyField.register_lookup
+class KeyStartsWith(StartsWith):
+    """A range, because Django's LIKE finds no index on SQLite, and needs one of its own on PostgreSQL."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        if not self.rhs_is_direct_value():
+            return super().as_sql(compiler, connection)
+        column, parameters = compiler.compile(self.lhs)
+        beginning = str(self.rhs)
+        return f"({column} >= %s AND {column} < %s)", (
+            *parameters,
+            beginning,
+            *parameters,
+            beginning + chr(sys.maxunicode),
+        )
 
 
 # -- phones ------------------------------------------------------------------------------------------------------------
@@ -34,16 +57,16 @@ _E164 = re.compile(r"\+84[0-9]{9}")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-class PhoneField(models.CharField):  # type: ignore[type-arg] # as above
+class PhoneField(KeyField):
     """A Vietnamese mobile number, stored as E.164, that is written and looked up (`exact`, `in`) in any spelling.
 
     A value that is empty, masked or unreadable stays as it is. Other lookups compare plain text.
     """
 
     def deconstruct(self) -> Any:
-        # Migrations see a CharField, because it is one in the database.
+        # Migrations see a KeyField, because it is one in the database.
         name, _path, args, kwargs = super().deconstruct()
-        return name, "django.db.models.CharField", args, kwargs
+        return name, f"{KeyField.__module__}.{KeyField.__qualname__}", args, kwargs
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         phone = _normalized(super().pre_save(model_instance, add))
@@ -121,14 +144,15 @@ class _CrossDatabaseDescriptor(ForwardManyToOneDescriptor):  # type: ignore[type
 class CrossDatabaseForeignKey(models.ForeignKey):  # type: ignore[type-arg] # as above
     """A foreign key to a row that may lie in another database, and reads as None once that row is gone.
 
-    There is no constraint, nothing happens when the row is deleted, and it has no name on the other side, because a
-    query over both tables would fail. Prefetch it; do not follow it in filters or `select_related()`.
+    There is no constraint and no index, nothing happens when the row is deleted, and it has no name on the other side,
+    because a query over both tables would fail. Prefetch it; do not follow it in filters or `select_related()`.
     """
 
     forward_related_accessor_class = _CrossDatabaseDescriptor
 
     def __init__(self, to: Any, **kwargs: Any) -> None:
-        always = {"on_delete": models.DO_NOTHING, "db_constraint": False, "related_name": "+", "null": True}
+        always = {"db_constraint": False, "db_index": False, "related_name": "+", "null": True}
+        always["on_delete"] = models.DO_NOTHING
         super().__init__(to, **{**kwargs, **always})
 
     def deconstruct(self) -> Any:

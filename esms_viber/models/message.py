@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib.contenttypes.models import ContentType
+from django.core.checks import CheckMessage
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models
-from django.db.models import CheckConstraint, Index
+from django.db.models import CheckConstraint, Index, Q, UniqueConstraint
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -22,6 +24,11 @@ from .fields import CrossDatabaseForeignKey, CrossDatabaseGenericForeignKey, Key
 from .querysets import MessageQuerySet
 from .saving import GuardedSave, column_names
 from .validators import as_stored
+
+
+def has(column: str) -> Q:
+    """Where there is a value: the condition of a partial index that SQLite, too, recognises in a query."""
+    return Q((f"{column}__isnull", False))
 
 
 class OutboundViberMessage(GuardedSave):
@@ -82,14 +89,12 @@ class OutboundViberMessage(GuardedSave):
         _("campaign"),
         max_length=100,
         blank=True,
-        db_index=True,
         validators=[validators.validate_text],
         help_text=_("A name of your own to group messages by, e.g. tet-2027."),
     )
     dedupe_key = KeyField(
         _("dedupe key"),
         max_length=150,
-        unique=True,
         null=True,
         blank=True,
         validators=[validators.validate_text],
@@ -102,8 +107,8 @@ class OutboundViberMessage(GuardedSave):
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("Not sent after this time."))
 
     status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.DRAFT, editable=False)
-    request_id = models.CharField("RequestId", max_length=50, blank=True, editable=False, db_index=True)
-    sms_id = models.CharField("SMSID", max_length=64, blank=True, editable=False, db_index=True)
+    request_id = KeyField("RequestId", max_length=50, blank=True, editable=False)
+    sms_id = KeyField("SMSID", max_length=64, blank=True, editable=False)
     code_result = models.CharField(_("code"), max_length=16, blank=True, editable=False)
     error_message = models.CharField(_("error"), max_length=500, blank=True, editable=False)
     send_status = models.IntegerField("SendStatus", null=True, blank=True, editable=False)
@@ -119,12 +124,15 @@ class OutboundViberMessage(GuardedSave):
         blank=True,
         editable=False,
         related_name="resends",
+        db_index=False,
     )
     attempts = models.PositiveIntegerField(_("attempts"), default=0, editable=False)
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True, editable=False)
     next_query_at = models.DateTimeField(_("next status query"), null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     claim_id = models.CharField(max_length=32, blank=True, editable=False)
+    held_up_since = models.DateTimeField(null=True, blank=True, editable=False)
+    """While it is queued: since when a failing `pre_send` receiver of the site keeps it from being sent."""
     uncertain_since = models.DateTimeField(_("uncertain since"), null=True, blank=True, editable=False)
     """Committed before the first call under the current RequestId; null as long as surely no call of it was taken.
 
@@ -133,6 +141,8 @@ class OutboundViberMessage(GuardedSave):
     queued_at = models.DateTimeField(_("queued at"), null=True, blank=True, editable=False)
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True, editable=False)
     completed_at = models.DateTimeField(_("completed at"), null=True, blank=True, editable=False)
+    delivery_seconds = models.PositiveIntegerField(_("seconds to delivery"), null=True, blank=True, editable=False)
+    """From `sent_at` to `completed_at`, rounded up; stored, because counting intervals costs SQLite a call a row."""
 
     objects = MessageQuerySet.as_manager()
 
@@ -157,24 +167,51 @@ class OutboundViberMessage(GuardedSave):
         verbose_name_plural = _("Viber messages")
         ordering = ["-pk"]
         permissions = [("send_outboundvibermessage", "Can send Viber messages")]
+        # A change of status writes to every index that has the row, so each has to earn that, and has no row in vain.
+        # None has what is written before each call (`uncertain_since`, `lease_until`, `attempts`, `code_result`). Then
+        # PostgreSQL writes to no index at all, where the page of the row has room.
         indexes = [
-            Index(fields=["status", "next_attempt_at"], name="esms_viber_queue"),
-            Index(fields=["status", "lease_until"], name="esms_viber_lease"),
-            Index(fields=["status", "code_result", "attempts"], name="esms_viber_trouble"),
-            Index(fields=["next_query_at"], name="esms_viber_query"),
-            Index(fields=["content_type", "object_id"], name="esms_viber_related"),
-            Index(fields=["phone"], name="esms_viber_phone"),
+            # What is due: claims, and how the queue stands.
+            Index(
+                fields=["status", "next_attempt_at", "id"], condition=has("next_attempt_at"), name="esms_viber_queue"
+            ),
+            # The same under one brand name, while another has to wait.
+            Index(
+                fields=["status", "brandname", "next_attempt_at", "id"],
+                condition=has("next_attempt_at"),
+                name="esms_viber_lane",
+            ),
+            Index(fields=["held_up_since"], condition=has("held_up_since"), name="esms_viber_held_up"),
+            Index(fields=["next_query_at", "id"], condition=has("next_query_at"), name="esms_viber_query"),
+            # The list of one status; claims of workers that are gone.
+            Index(fields=["status", "id"], name="esms_viber_status"),
+            Index(fields=["campaign", "id"], name="esms_viber_campaign"),
             Index(fields=["created_at"], name="esms_viber_created"),
+            Index(fields=["sandbox", "id"], condition=Q(sandbox=True), name="esms_viber_sandbox"),
+            Index(fields=["delivery_seconds", "id"], condition=has("delivery_seconds"), name="esms_viber_took"),
+            Index(fields=["content_type", "object_id"], condition=has("content_type"), name="esms_viber_related"),
+            Index(fields=["resend_of"], condition=has("resend_of"), name="esms_viber_resend_of"),
+            # What people search for. Without an SMSID only a person can find out what became of a message.
+            Index(fields=["phone"], name="esms_viber_phone"),
+            Index(fields=["request_id"], name="esms_viber_request"),
+            Index(fields=["sms_id", "status"], name="esms_viber_smsid"),
         ]
         constraints = [
+            # Not `unique=True`, for which Django makes two indexes on PostgreSQL.
+            UniqueConstraint(fields=["dedupe_key"], name="esms_viber_dedupe_key"),
             CheckConstraint(
                 condition=choices.any_kind(),
                 name="esms_viber_kind",
                 violation_error_message=_(
                     "A Viber message is a text; a text and a button; an image; or a text, an image and a button."
                 ),
-            )
+            ),
         ]
+
+    @classmethod
+    def check(cls, **kwargs: Any) -> list[CheckMessage]:
+        # MySQL and MariaDB have no partial indexes, and Django warns of it. There they are whole, and serve as well.
+        return [found for found in super().check(**kwargs) if found.id != "models.W037"]
 
     def __str__(self) -> str:
         number = f"№ {self.id} · " if self.id else ""
@@ -184,6 +221,10 @@ class OutboundViberMessage(GuardedSave):
     def kind(self) -> choices.Kind | None:
         """The layout; None for a mix of parts that Viber does not have."""
         return choices.kind_of([name for name in choices.KIND_FIELDS if getattr(self, name)])
+
+    def get_status_display(self) -> str:  # type: ignore[no-redef] # which mypy's plugin takes for Django's
+        # Django's own makes a dictionary of all states anew for each row of a list.
+        return str(_STATUS_NAMES.get(self.status, self.status))
 
     @property
     def is_editable(self) -> bool:
@@ -272,16 +313,38 @@ class OutboundViberMessage(GuardedSave):
             sentence = gettext("It would expire before it may be sent. Choose a later time.")
             raise ValidationError({"expires_at": ValidationError(sentence)})
 
-    def validate(self) -> None:
+    def validate(self, passed: dict[tuple[str, str], str] | None = None) -> None:
         """Normalise and check everything but what only the database or the gateway can tell.
 
         Raises `ValidationError`. The services also check that the gateway's query string can carry the message.
+        `passed` keeps the values that have passed, in the form in which they are stored: messages of one call share
+        text, links, brand and campaign, and what passed once needs no second look.
         """
-        self.normalize()
-        others = {field.name for field in self._meta.fields if field.model is not OutboundViberMessage}
+        passed = {} if passed is None else passed
+        # The app's own columns of a stored row were checked by the database. A default needs no check, because every
+        # column but the phone may be left out.
+        defaults = _defaults()
+        given = [
+            (column, here)
+            for column in (defaults if self._state.adding else self.CALLERS_COLUMNS)
+            if (here := getattr(self, column)) is not defaults[column]
+        ]
+        checked: dict[str, Any] = {"phone": self.phone}
+        for column, value in given:
+            if type(value) is str and (stored_value := passed.get((column, value))) is not None:
+                setattr(self, column, stored_value)
+            else:
+                checked[column] = value
+        self.normalize([column for column in self.CALLERS_COLUMNS if column in checked])
         # Django's own `clean_fields()`, because ours normalises again. A normalised phone needs no second reading.
-        super().clean_fields(exclude={"phone", "content_type"} | others)
+        names = {self._meta.get_field(column).name for column in checked} - {"phone", "content_type"}
+        super().clean_fields(exclude=_names(type(self)) - names)
         self.clean()
+        if len(passed) > _MOST_PASSED:
+            passed.clear()
+        for column in _SHARED & checked.keys():
+            if type(value := checked[column]) is str:
+                passed[column, value] = getattr(self, column)
 
     def validate_kind(self) -> None:
         """Raise a `ValidationError` on the part that is missing, saying what to do."""
@@ -312,7 +375,7 @@ class OutboundViberMessage(GuardedSave):
                 raise GatewayRefused(self.code_result, self._remedy())
             case Status.QUEUED if self.code_result:
                 raise GatewayRefused(self.code_result, self._remedy())
-            case Status.QUEUED if self.error_message.startswith(choices.NOT_CHECKED):
+            case Status.QUEUED if self.held_up_since is not None:
                 raise EsmsViberError(stored(self.error_message))
             case Status.QUEUED if self.error_message:
                 raise GatewayUnreachable(stored(self.error_message))
@@ -329,3 +392,20 @@ class OutboundViberMessage(GuardedSave):
         if self.code_result:
             return str(describe(self.code_result).remedy)
         return stored(self.error_message) or gettext("It was cancelled.")
+
+
+_STATUS_NAMES = dict(Status.choices)
+
+_SHARED = {*choices.KIND_FIELDS, "brandname", "campaign"}
+"""Columns in which messages of one call are often the same."""
+_MOST_PASSED = 1000
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return {field.attname: field.get_default() for field in OutboundViberMessage._meta.fields}
+
+
+@functools.cache
+def _names(model: type[OutboundViberMessage]) -> frozenset[str]:
+    return frozenset(field.name for field in model._meta.fields)

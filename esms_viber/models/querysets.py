@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from django.contrib.contenttypes.models import ContentType
@@ -11,9 +11,9 @@ from django.db import models, router
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from ..codes import ACCOUNT_CODES
 from ..database import in_chunks, lock
-from .choices import NOT_CHECKED, WAITING, Kind, Status, kind_condition
+from ..formatting import MOST_COUNTED
+from .choices import WAITING, Kind, Status, kind_condition
 
 
 class ForWriting(models.QuerySet[Any]):
@@ -25,6 +25,13 @@ class ForWriting(models.QuerySet[Any]):
     def write_alias(self) -> str:
         """Name the database that these rows are written to."""
         return router.db_for_write(self.model)
+
+    def bounded_count(self, *, beyond: int = 0) -> int:
+        """Count the rows, but stop at `MOST_COUNTED + 1`: that many stand for more, and `tell_count()` says so.
+
+        `beyond`: a number of rows that the caller will take off.
+        """
+        return self.order_by().values("pk")[: MOST_COUNTED + 1 + beyond].count()
 
 
 class MessageQuerySet(ForWriting):
@@ -64,26 +71,32 @@ class MessageQuerySet(ForWriting):
         return self.filter(kind_condition(kind))
 
     def due(self, now: dt.datetime | None = None) -> Self:
-        """To be called for now, soonest first."""
-        return self.filter(status__in=WAITING, next_attempt_at__lte=now or timezone.now()).order_by(
-            "next_attempt_at", "pk"
-        )
+        """To be called for now, soonest first. For many rows ask for one status at a time: see `soonest_first()`."""
+        return self.filter(status__in=WAITING).soonest_first(now or timezone.now())
+
+    def soonest_first(self, now: dt.datetime) -> Self:
+        """Those whose time has come; of one status they are read in the order of the index."""
+        return self.filter(next_attempt_at__lte=now).order_by("next_attempt_at", "pk")
+
+    def lanes(self, but_not: Collection[str]) -> list[Self]:
+        """These rows of one status by brand name, without some brand names.
+
+        Jumps along the index from name to name, because nothing may walk past all the rows of those left out.
+        """
+        names, rows = list[str](), self.order_by("brandname").values_list("brandname", flat=True)
+        name = rows.first()
+        while name is not None:
+            names.append(name)
+            name = rows.filter(brandname__gt=name).first()
+        return [self.filter(brandname=name) for name in names if name not in but_not]
 
     def abandoned(self, now: dt.datetime | None = None) -> Self:
         """Claimed by a worker that stopped renewing its lease."""
         return self.filter(status=Status.SENDING, lease_until__lt=now or timezone.now())
 
-    def in_account_trouble(self) -> Self:
-        """Waiting because eSMS refused the account itself: keys, balance, price list, IP address."""
-        return self.filter(status__in=WAITING, next_attempt_at__isnull=False, code_result__in=ACCOUNT_CODES)
-
-    def unreachable(self) -> Self:
-        """Waiting because the last call did not get through to eSMS."""
-        return self.filter(status=Status.QUEUED, attempts__gt=0, code_result="")
-
     def held_up(self) -> Self:
         """Waiting because a `pre_send` receiver of the site failed."""
-        return self.filter(status=Status.QUEUED, error_message__startswith=NOT_CHECKED)
+        return self.filter(status=Status.QUEUED, held_up_since__isnull=False)
 
     def due_for_query(self, now: dt.datetime | None = None) -> Self:
         """Sent, without a final report, and to be asked about by now; soonest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.db import models, router, transaction
@@ -12,6 +13,9 @@ from ..conf import readable_settings
 from ..database import atomic_for_writing, lock
 from ..exceptions import MessageNotEditable
 from .choices import EDITABLE, Status
+
+_UNKNOWN = object()
+"""Differs from every value, also after a copy or an unpickling."""
 
 
 def column_names(fields: Iterable[str]) -> set[str]:
@@ -37,8 +41,10 @@ class GuardedSave(models.Model):
     keep_draft = False
     """Set it on an instance before its first `save()` to keep `SEND_ON_SAVE` from queueing it."""
 
-    _loaded: Mapping[str, Any] = {}
-    """The caller's columns that are known to be in the database, with their values there."""
+    _loaded: tuple[Any, ...] = ()
+    """The values of the `CALLERS_COLUMNS` in the database, as far as they are known; empty if none is.
+
+    A tuple, because a list of 100,000 messages has as many of them."""
 
     class Meta:
         abstract = True
@@ -60,17 +66,21 @@ class GuardedSave(models.Model):
 
     def remember(self, columns: Iterable[str] | None = None) -> None:
         """Note that these columns, or all of the caller's, are in the database as they are here."""
-        self._loaded = {**self._loaded, **self._values(self.CALLERS_COLUMNS if columns is None else columns)}
+        if columns is None:
+            here = self.__dict__
+            self._loaded = tuple([here.get(name, _UNKNOWN) for name in self.CALLERS_COLUMNS])
+        else:
+            self._note(self._values(columns))
+
+    def _note(self, values: Mapping[str, Any]) -> None:
+        known = self._loaded or (_UNKNOWN,) * len(self.CALLERS_COLUMNS)
+        self._loaded = tuple([values.get(name, value) for name, value in zip(self.CALLERS_COLUMNS, known, strict=True)])
 
     def _remember_after_commit(self, columns: Iterable[str], using: str | None) -> None:
         # Django tells nobody of a rollback, so until the commit these columns count as changed.
         written = self._values(columns)
-        self._loaded = {name: value for name, value in self._loaded.items() if name not in written}
-
-        def remember() -> None:
-            self._loaded = {**self._loaded, **written}
-
-        transaction.on_commit(remember, using=using)
+        self._note(dict.fromkeys(written, _UNKNOWN))
+        transaction.on_commit(partial(self._note, written), using=using)
 
     def _values(self, columns: Iterable[str]) -> dict[str, Any]:
         """The caller's columns among these that are loaded here: `defer()` and `only()` leave some out."""
@@ -80,7 +90,8 @@ class GuardedSave(models.Model):
     def _changed(self, update_fields: Iterable[str] | None) -> set[str]:
         """The columns that `save()` has to look at."""
         wanted = self.CALLERS_COLUMNS if update_fields is None else column_names(update_fields)
-        return {name for name, value in self._values(wanted).items() if self._loaded.get(name, self) != value}
+        known = dict(zip(self.CALLERS_COLUMNS, self._loaded, strict=False))
+        return {name for name, value in self._values(wanted).items() if known.get(name, _UNKNOWN) != value}
 
     # -- saving ----------------------------------------------------------------------------------------------------
 

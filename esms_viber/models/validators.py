@@ -122,12 +122,12 @@ def _validate_length(value: str, limit: int) -> None:
 
 
 def validate_image_url(value: str) -> None:
-    _validate_url(value, ["https"], _("Give the full address of the image, beginning with https://."))
+    _IMAGE_URL(value)
 
 
 def validate_button_url(value: str) -> None:
-    _validate_url(value, ["http", "https"], _("Give the full address of the link, beginning with https://."))
+    _BUTTON_URL(value)
 
 
-def _validate_url(value: str, schemes: list[str], message: Any) -> None:
-    URLValidator(schemes=schemes, message=message)(value)
+_IMAGE_URL = URLValidator(["https"], message=_("Give the full address of the image, beginning with https://."))
+_BUTTON_URL = URLValidator(["http", "https"], message=_("Give the full address of the link, beginning with https://."))

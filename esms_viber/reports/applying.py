@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from .. import lifecycle
+from ..database import update_one
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from .parsing import DeliveryReport, ReportVerdict
@@ -36,6 +37,24 @@ def apply_report(
     to = status_after(message, report)
     if to is None:
         return []
+    columns = columns_after(message, report, to, again=again)
+    if to != message.status:
+        change = lifecycle.report(message, to, columns, event)
+        if not lifecycle.write(change):
+            raise MovedOn
+        return [change]
+    if columns:
+        expected = {"pk": message.id, "status": to, "request_id": message.request_id}
+        alias = OutboundViberMessage.objects.write_alias()
+        if not update_one(OutboundViberMessage, expected, columns, using=alias):
+            raise MovedOn
+    return []
+
+
+def columns_after(
+    message: OutboundViberMessage, report: DeliveryReport, to: Status, *, again: bool = False
+) -> dict[str, Any]:
+    """Return the columns that the report itself says; only those that it changes where the status stays."""
     columns: dict[str, Any] = {"send_status": report.send_status, "error_message": ""}
     if report.total_price is not None:
         columns["total_price"] = report.total_price
@@ -44,24 +63,19 @@ def apply_report(
     if report.sms_id and not message.sms_id:
         columns["sms_id"] = report.sms_id[:64]
     # Where no answer told when eSMS took the message, it counts as taken by the first call that had none.
-    columns["sent_at"] = message.sent_at or message.uncertain_since or timezone.now()
+    sent_at = message.sent_at or message.uncertain_since or timezone.now()
+    if message.sent_at is None:
+        columns["sent_at"] = sent_at
     if to == Status.SENT and message.next_query_at is None:
         sms_id = message.sms_id or report.sms_id
-        columns["next_query_at"] = lifecycle.first_query_at(message, sms_id, columns["sent_at"])
-    if to == message.status:
-        new = {
-            name: value
-            for name, value in columns.items()
-            if value != getattr(message, name) and not (again and getattr(message, name) not in {None, ""})
-        }
-        rows = OutboundViberMessage.objects.for_writing().filter(pk=message.id, status=to)
-        if new and not rows.filter(request_id=message.request_id).update(**new):
-            raise MovedOn
-        return []
-    change = lifecycle.report(message, to, columns, event)
-    if not lifecycle.write(change):
-        raise MovedOn
-    return [change]
+        columns["next_query_at"] = lifecycle.first_query_at(message, sms_id, sent_at)
+    if to != message.status:
+        return columns
+    return {
+        name: value
+        for name, value in columns.items()
+        if value != getattr(message, name) and not (again and getattr(message, name) not in {None, ""})
+    }
 
 
 def status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:

@@ -7,18 +7,20 @@ import enum
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
 
-from django.db import IntegrityError
-from django.db.models import Q
+from django.db import IntegrityError, connections, router
 
 from .. import lifecycle
-from ..database import TRIES, in_transaction
+from ..database import TRIES, column_list, from_row, in_transaction, insert_one
 from ..exceptions import log_failure
 from ..formatting import put_together
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, ViberMessageEvent
+from ..signals import status_changed
 from . import applying
 from .parsing import DeliveryReport, MalformedReport, bounded, parse_report
 
@@ -26,6 +28,11 @@ logger = logging.getLogger("esms_viber")
 
 MOST_EVENTS = 100
 """Limit, for each message, of stored callbacks that changed no status."""
+
+_IDENTITY = ("id", "status", "phone", "request_id", "sms_id", "sandbox", "claim_id", "held_up_since")
+_RESULT = ("sent_at", "uncertain_since", "next_query_at", "send_status", "error_message", "total_price", "telco_id")
+_NEEDED = frozenset(_IDENTITY + _RESULT)
+"""The columns of a message that applying a report reads. Only a receiver of `status_changed` may read others."""
 
 
 class Receipt(enum.Enum):
@@ -37,29 +44,65 @@ class Receipt(enum.Enum):
     FAILED = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Callback:
-    """A request whose token was valid."""
+    """A request whose token was valid. It is read no further than need be, because eSMS repeats its callbacks."""
 
     pk: int
     request_id: str
     """The RequestId in the token."""
-    data: dict[str, str]
-    fingerprint: str
-    report: DeliveryReport | None
-    """Stays None if no result can be read from the parameters."""
+    parameters: Mapping[str, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        pairs = sorted((name.lower(), value) for name, value in self.parameters.items())
+        return hashlib.sha256(json.dumps([self.pk, self.request_id, pairs]).encode()).hexdigest()
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        return bounded(self.parameters)
+
+    @cached_property
+    def report(self) -> DeliveryReport | None:
+        """None if no result can be read from the parameters. What cannot be read is logged, once."""
+        try:
+            report = parse_report(self.data)
+        except MalformedReport as error:
+            logger.warning("callback for message %s makes no sense: %s", self.pk, error)
+            return None
+        if report.left_out:
+            names = ", ".join(report.left_out)
+            logger.warning("callback for message %s: cannot be read, and left out: %s", self.pk, names)
+        return report
+
+    def is_about(self, message: OutboundViberMessage) -> bool:
+        """Does its token name the RequestId that the message has now? A draft has none."""
+        return bool(self.request_id) and self.request_id == message.request_id
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
-    """The traces of a callback in the stored events of its message."""
+class _Found:
+    """What one SELECT tells of a callback."""
 
-    had_request: bool
-    """Did the message ever have the callback's RequestId?"""
+    columns: Sequence[Any]
+    """Those of its message, as the driver gives them."""
+    only: frozenset[str]
+    """Their names, if they are not all."""
     known: int | None
     """The event of the same callback, if it came before."""
     applied: bool
     """Did that event change the status?"""
+
+    def message(self, alias: str) -> OutboundViberMessage:
+        return from_row(OutboundViberMessage, self.columns, using=alias, only=self.only)
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What a second SELECT tells of a callback that moves nothing, or is about an earlier attempt."""
+
+    had_request: bool
+    """Did the message ever have the callback's RequestId?"""
     unapplied: int
     """Stored callbacks that changed no status."""
 
@@ -69,22 +112,11 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
 
     Where that fails the callback is stored alone, and applied when eSMS repeats it.
     """
-    data, report = bounded(parameters), None
-    try:
-        report = parse_report(data)
-    except MalformedReport as error:
-        logger.warning("callback for message %s makes no sense: %s", pk, error)
-    else:
-        if report.left_out:
-            logger.warning("callback for message %s: cannot be read, and left out: %s", pk, ", ".join(report.left_out))
-    pairs = sorted((name.lower(), value) for name, value in parameters.items())
-    fingerprint = hashlib.sha256(json.dumps([pk, request_id, pairs]).encode()).hexdigest()
-    callback = _Callback(pk, request_id, data, fingerprint, report)
-
+    callback, alias = _Callback(pk, request_id, parameters), router.db_for_write(OutboundViberMessage)
     try:
         for tries_left in reversed(range(TRIES)):
             try:
-                return _receive(callback)
+                return _receive(callback, alias)
             except (applying.MovedOn, IntegrityError):
                 # A worker, or the same callback in another process, wrote after our read, so read again.
                 if not tries_left:
@@ -93,33 +125,38 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
         log_failure(error, "callback for message %s could not be applied", pk)
 
     try:
-        message = OutboundViberMessage.objects.for_writing().filter(pk=pk).first()
-        if message is not None and (history := _history(message, callback)).had_request and history.known is None:
-            alias = OutboundViberMessage.objects.write_alias()
-            in_transaction(lambda: lifecycle.store_events([_new_event(callback)]), using=alias)
+        found = _find(callback, alias)
+        if found is not None and found.known is None:
+            message = found.message(alias)
+            if callback.is_about(message) or _look_back(callback, alias).had_request:
+                in_transaction(lambda: insert_one(_new_event(callback), using=alias), using=alias)
     except Exception as error:  # noqa: BLE001 - as above
         log_failure(error, "callback for message %s could not be stored", pk)
     return Receipt.FAILED
 
 
-def _receive(callback: _Callback) -> Receipt:
+def _receive(callback: _Callback, alias: str) -> Receipt:
     """Store the event of a callback, and what its report changes; raise where another process writes in between."""
     # Read outside the transaction, because on SQLite that has to begin with a write.
-    message = OutboundViberMessage.objects.for_writing().filter(pk=callback.pk).first()
-    if message is None:
+    found = _find(callback, alias)
+    if found is None:
         return Receipt.GONE
-    history = _history(message, callback)
-    if not history.had_request:
-        logger.warning("callback for message %s carries a RequestId that it never had: not stored", callback.pk)
-        return Receipt.GONE
-    receipt = Receipt.TAKEN if callback.report else Receipt.NONSENSE
-    if history.applied:
-        return receipt
+    if found.applied:
+        return Receipt.TAKEN
+    message = found.message(alias)
+    is_current, history = callback.is_about(message), None
+    # The event of a known callback is proof enough that the message had its RequestId.
+    if found.known is None and not is_current:
+        history = _look_back(callback, alias)
+        if not history.had_request:
+            logger.warning("callback for message %s carries a RequestId that it never had: not stored", callback.pk)
+            return Receipt.GONE
 
     # A report changes nothing if it is about an earlier attempt, or contradicts the message.
     report, to = callback.report, None
+    receipt = Receipt.NONSENSE if report is None else Receipt.TAKEN
     if report is not None:
-        if callback.request_id != message.request_id:
+        if not is_current:
             logger.info("callback for message %s belongs to an earlier attempt", message.pk)
         elif report.names_another_request(message.request_id):
             logger.warning("callback for message %s carries another RequestId", message.pk)
@@ -131,24 +168,28 @@ def _receive(callback: _Callback) -> Receipt:
             to = applying.status_after(message, report)
 
     known = None
-    if history.known is not None:
-        if to is None:
+    if found.known is not None:
+        if report is None or to is None or not applying.columns_after(message, report, to, again=True):
             return receipt
-        known = ViberMessageEvent.objects.for_writing().filter(pk=history.known).first()
-    elif to in {None, message.status} and history.unapplied >= MOST_EVENTS:
-        logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, MOST_EVENTS)
-        return receipt
+        known = ViberMessageEvent.objects.for_writing().filter(pk=found.known).first()
+    elif to in {None, message.status}:
+        history = history or _look_back(callback, alias)
+        if history.unapplied >= MOST_EVENTS:
+            limit = MOST_EVENTS
+            logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, limit)
+            return receipt
 
     def write() -> tuple[ViberMessageEvent, list[Transition]]:
         # Work on a copy, because after a rollback this runs again and must not find its own changes.
-        event, changes = copy.copy(known) or _new_event(callback), list[Transition]()
+        event: ViberMessageEvent = copy.copy(known) if known else _new_event(callback)
+        changes: list[Transition] = []
         if report is not None and to is not None:
             # Update the message before inserting the event: on MariaDB the insert locks the message's row, but too
             # weakly for the UPDATE.
             changes = applying.apply_report(message, report, event, again=known is not None)
             event.applied = bool(changes)
         if known is None:
-            event.save(using=alias, force_insert=True)
+            insert_one(event, using=alias)
         elif event.applied:
             event.save(using=alias, update_fields=["applied"])
         return event, changes
@@ -159,27 +200,56 @@ def _receive(callback: _Callback) -> Receipt:
         events = ViberMessageEvent.objects.for_writing().filter(pk=event.pk, fingerprint=event.fingerprint)
         return events.filter(applied=event.applied).exists()
 
-    alias = OutboundViberMessage.objects.write_alias()
     _event, changes = in_transaction(write, using=alias, was_committed=was_committed)
-    lifecycle.adopt(changes)
-    lifecycle.announce_after_commit(changes)
+    if changes and status_changed.has_listeners(OutboundViberMessage):
+        lifecycle.adopt(changes)
+        lifecycle.announce_after_commit(changes)
     return receipt
 
 
-def _history(message: OutboundViberMessage, callback: _Callback) -> _History:
-    kept = ViberMessageEvent.Kind.CALLBACK
-    is_current = callback.request_id == message.request_id
-    events = ViberMessageEvent.objects.for_writing().filter(message=message.pk).order_by()
-    events = events.filter(Q(kind=kept) if is_current else Q(kind=kept) | Q(request_id=callback.request_id))
-    found = list(events.values_list("kind", "pk", "fingerprint", "applied"))
-    known = {fingerprint: (pk, applied) for _kind, pk, fingerprint, applied in found}
-    pk, applied = known.get(callback.fingerprint, (None, False))
-    return _History(
-        # Each RequestId leaves an event that is no callback, when its message is queued, called or taken over.
-        had_request=bool(callback.request_id) and (is_current or any(kind != kept for kind, *_ in found)),
-        known=pk,
-        applied=applied,
-        unapplied=sum(kind == kept and not applied for kind, _pk, _fingerprint, applied in found),
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _find(callback: _Callback, alias: str) -> _Found | None:
+    """Read the message and the event of the same callback; None where the message is deleted."""
+    only = frozenset[str]() if status_changed.has_listeners(OutboundViberMessage) else _NEEDED
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_find_statement(alias, only), [callback.fingerprint, callback.pk])
+        row = cursor.fetchone()
+    return row and _Found(row[:-2], only, row[-2], bool(row[-1]))
+
+
+@lru_cache(maxsize=8)
+def _find_statement(alias: str, only: frozenset[str]) -> str:
+    quote = connections[alias].ops.quote_name
+    messages, events = OutboundViberMessage._meta, ViberMessageEvent._meta
+    key, applied, fingerprint = map(quote, ("id", "applied", "fingerprint"))
+    columns = column_list(OutboundViberMessage, using=alias, table="m", only=only)
+    # The names are the models' own, and every value is a parameter.
+    return (
+        f"SELECT {columns}, e.{key}, e.{applied}"  # noqa: S608
+        f" FROM {quote(messages.db_table)} m LEFT JOIN {quote(events.db_table)} e ON e.{fingerprint} = %s"
+        f" WHERE m.{key} = %s"
+    )
+
+
+def _look_back(callback: _Callback, alias: str) -> _History:
+    kind = ViberMessageEvent.Kind.CALLBACK.value
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_look_back_statement(alias), [kind, callback.request_id, kind, False, callback.pk])
+        others, unapplied = cursor.fetchone()
+    # Each RequestId leaves an event that is no callback, when its message is queued, called or taken over.
+    return _History(had_request=bool(callback.request_id and others), unapplied=unapplied)
+
+
+@lru_cache(maxsize=8)
+def _look_back_statement(alias: str) -> str:
+    quote = connections[alias].ops.quote_name
+    kind, request_id, applied, message = map(quote, ("kind", "request_id", "applied", "message_id"))
+    return (
+        f"SELECT COUNT(CASE WHEN {kind} <> %s AND {request_id} = %s THEN 1 END),"  # noqa: S608 - as above
+        f" COUNT(CASE WHEN {kind} = %s AND {applied} = %s THEN 1 END)"
+        f" FROM {quote(ViberMessageEvent._meta.db_table)} WHERE {message} = %s"
     )
 
 

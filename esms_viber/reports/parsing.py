@@ -115,8 +115,10 @@ class DeliveryReport:
         return _differ(self.sms_id, sms_id)
 
     def names_another_phone(self, phone: str) -> bool:
+        if not self.phone or self.phone == phone:
+            return False
         ours = _phone_in(phone)
-        return bool(self.phone and ours) and self.phone != ours
+        return bool(ours) and self.phone != ours
 
 
 def parse_report(parameters: Mapping[str, str]) -> DeliveryReport:
@@ -127,10 +129,10 @@ def parse_report(parameters: Mapping[str, str]) -> DeliveryReport:
     where these cannot be read. Any other field that cannot be read is left out.
     """
     found: dict[str, str] = {}
-    for name in sorted(parameters, key=_rank):
-        key, text = name.lower(), parameters[name].strip()
+    for key, name in sorted((key, name) for name in parameters if (key := name.lower()) in _FIELDS):
+        text = parameters[name].strip()
         is_zeros = key in _IDENTIFIERS and _ZEROS.fullmatch(text)
-        if key in _FIELDS and not is_zeros and not _NO_VALUE.fullmatch(text.strip("\"'<>()[]{}-_ ")):
+        if not is_zeros and not _NO_VALUE.fullmatch(text.strip("\"'<>()[]{}-_ ")):
             found.setdefault(key, text)
     # A masked RequestId or phone counts as left empty.
     for key in ("requestid", "phonenumber"):
@@ -176,11 +178,13 @@ def bounded(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def _rank(key: str) -> tuple[bool, str, str]:
-    return key.lower() not in _FIELDS, key.lower(), key
+    lower = key.lower()
+    return lower not in _FIELDS, lower, key
 
 
 def _storable(text: str, length: int) -> str:
-    return _UNSTORABLE.sub(_REPLACEMENT, text[:length])
+    cut = text[:length]
+    return cut if cut.isprintable() else _UNSTORABLE.sub(_REPLACEMENT, cut)
 
 
 def _integer(text: str, *, least: int = -_LARGEST_INTEGER) -> int | None:
@@ -197,7 +201,9 @@ def _price(text: str) -> Decimal | None:
 
 
 def _printable(text: str) -> str | None:
-    if len(text) > _MAX_ID_LENGTH or _UNSTORABLE.search(text) or _REPLACEMENT in text or not _bare(text):
+    if len(text) > _MAX_ID_LENGTH:
+        return None
+    if not text.isalnum() and (_UNSTORABLE.search(text) or _REPLACEMENT in text or not _bare(text)):
         return None
     return text
 
@@ -211,7 +217,7 @@ def _phone_in(text: str) -> str | None:
 
 def _differ(reported: str, ours: str) -> bool:
     """Does a report name another identifier than ours? Capitals, dashes, braces and spaces make no difference."""
-    return bool(reported) and _bare(reported) != _bare(ours)
+    return bool(reported) and reported != ours and _bare(reported) != _bare(ours)
 
 
 def _bare(identifier: str) -> str:

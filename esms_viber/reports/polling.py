@@ -106,7 +106,7 @@ def refresh_due_messages(
         delivered=delivered,
         undelivered=undelivered,
         undecided=statuses.total() - delivered - undelivered,
-        left=OutboundViberMessage.objects.for_writing().due_for_query().count(),
+        left=OutboundViberMessage.objects.for_writing().due_for_query().bounded_count(),
         account_code=calls.account_code,
         outage=calls.outage,
     )

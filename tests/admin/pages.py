@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from typing import Any
+from unittest import mock
 
 from django.http import HttpResponse
 from django.test import Client
+
+from esms_viber.admin import queue_status
 
 LIST = "/admin/esms_viber/outboundvibermessage/"
 ADD = f"{LIST}add/"
@@ -78,3 +83,11 @@ def confirm(client: Client, question: HttpResponse, url: str = LIST) -> HttpResp
 
 def told(response: HttpResponse) -> str:
     return " ".join(str(message) for message in response.context["messages"])
+
+
+@contextmanager
+def nobody_asks_for_the_queue() -> Iterator[None]:
+    """Pages without the notices above them, whose statements are counted elsewhere."""
+    quiet = queue_status.Queue([], [], [], None)
+    with mock.patch.multiple(queue_status, look=lambda: quiet, obstacles=lambda: quiet):
+        yield

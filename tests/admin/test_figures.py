@@ -120,11 +120,12 @@ def many(make: Make, clock: Clock) -> None:
     for days_ago, campaign in ((0, "tet"), (1, "tet"), (1, "sale"), (40, "tet")):
         created = {"created_at": now - took(days=days_ago), "campaign": campaign}
         for status in Message.Status:
-            make(status, **created, total_price=Decimal(100), sent_at=now - took(seconds=70), completed_at=now)
+            seconds = 70 if status == "delivered" else None
+            make(status, **created, total_price=Decimal(100), delivery_seconds=seconds)
         make("failed", **created, code_result="104")
         make("failed", **created, code_result="99")
-        make("delivered", **created, sent_at=now - took(seconds=5), completed_at=now)
-        make("delivered", **created, sandbox=True, sent_at=now, completed_at=now)
+        make("delivered", **created, delivery_seconds=5)
+        make("delivered", **created, sandbox=True, delivery_seconds=0)
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_nothing_to_show_is_said(root: Client, make: Make) -> None:
 
 def test_the_days_of_an_old_campaign(root: Client, make: Make) -> None:
     latest = timezone.now() - dt.timedelta(days=400)
-    for days in (0, 30, 31, 100):
+    for days in (100, 31, 30, 0):
         make("sent", campaign="old", created_at=latest - dt.timedelta(days=days))
     page = look(root, CAMPAIGN, name="old")
     rows = page.rows("Messages by day")[1:-1]
@@ -358,8 +359,10 @@ def test_the_queries_are_as_many_whatever_there_is(root: Client, make: Make) -> 
         for status in Message.Status:
             make(status, campaign=f"{number}", created_at=timezone.now() - dt.timedelta(days=number))
             make(status, campaign="tet", code_result=f"{number}")
-    # Two of each for the session and its user, and six that ask how the queue stands.
-    assert few == counts() == [11, 11, 11]
+    # Two of each for the session and its user, and eleven that ask how the queue stands. On PostgreSQL four more: a
+    # savepoint with settings of its own, which is rolled back and released.
+    more = 4 if connection.vendor == "postgresql" else 0
+    assert few == counts() == [15 + more, 16 + more, 16 + more]
 
 
 def test_the_list_leads_to_the_overview_and_back(root: Client, make: Make) -> None:

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
 from django.utils import timezone
 
-from esms_viber.admin import actions
+from esms_viber.admin import actions, display
 from esms_viber.gateways.base import CallOutcome, SendResult, StatusResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.models import OutboundViberMessage as Message
@@ -140,6 +140,13 @@ def test_twenty_are_listed_and_the_others_counted(root: Client, make: Make) -> N
     assert question.content.decode().count("viber-badge") == 20
 
 
+def test_only_those_that_are_shown_get_a_remark(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(display, "explain", lambda message: (told.append(message), ("so it is", ""))[1])
+    question = choose(root, "send_selected", *[make("failed").pk for _ in range(23)])
+    assert text_of(question).count("so it is") == len(told) == 20
+
+
 def test_each_outcome_is_counted(root: Client, make: Make) -> None:
     refused = SendResult(outcome=CallOutcome.ANSWERED, code="146")
     accepted = SendResult(outcome=CallOutcome.ANSWERED, code="100")
@@ -243,6 +250,7 @@ def test_more_than_one_request_can_carry_are_refused(root: Client, make: Make, m
     monkeypatch.setattr("esms_viber.admin.actions.MOST_AT_ONCE", 2)
     response = choose(root, "send_selected", *[make().pk for _ in range(3)])
     assert "at most 2 messages" in told(response)
+    assert "Narrow the list with its filters" in told(response)
     assert outbox == []
 
 
@@ -330,14 +338,28 @@ def test_cancel_tells_what_it_did_and_what_not(root: Client, make: Make, clock: 
     assert repeating.next_attempt_at is None
 
 
-def test_a_list_that_was_sent_by_mistake_can_be_stopped_at_once(
-    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch
+def test_a_campaign_of_any_size_is_stopped_without_a_list_of_it(
+    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
     monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
-    messages = [make("queued").pk for _ in range(3)]
-    assert "3 messages were cancelled." in told(choose(root, "cancel_selected", messages[0], select_across="1"))
-    monkeypatch.setattr(actions, "MOST_CANCELLED", 2)
-    assert "at most 2 messages" in told(choose(root, "cancel_selected", messages[0], select_across="1"))
+    monkeypatch.setattr(actions, "CHUNK", 2)
+    waiting = [make("queued", campaign="tet").pk for _ in range(5)]
+    make("delivered", campaign="tet"), make("unknown", campaign="tet")
+    repeated, another = make("unknown", campaign="tet", next_attempt_at=clock.now()), make("queued")
+    url = f"{LIST}?campaign=tet"
+    # One chunk is done, however little time there is.
+    monkeypatch.setattr(actions, "SECONDS_TO_CANCEL", -1)
+    sentences = told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1"))
+    assert "The message was cancelled." in sentences
+    assert "The message is not repeated any more" in sentences
+    assert "There are more of them: do the same again to go on." in sentences
+    monkeypatch.setattr(actions, "SECONDS_TO_CANCEL", 15)
+    assert told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1")) == "4 messages were cancelled."
+    assert set(Message.objects.filter(pk__in=waiting).values_list("status", flat=True)) == {"cancelled"}
+    for untouched in (repeated, another):
+        untouched.refresh_from_db()
+    assert (repeated.status, repeated.next_attempt_at, another.status) == ("unknown", None, "queued")
+    assert "Nothing was left to cancel" in told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1"))
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
@@ -465,7 +487,7 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 23
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 25
 
 
 def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import esms_viber
-from esms_viber.gateways.esms import EsmsGateway
+from esms_viber.gateways.esms import EsmsGateway, send_query
 from tests.fake_gateway import FakeGateway, json_answer
 from tests.gateways.samples import API_KEY, SECRET_KEY, make_gateway, make_message
 
@@ -77,6 +79,13 @@ def test_query_length_counts_what_is_sent_with_the_keys(gateway: EsmsGateway, fa
     message = make_message(**TEXT, **BUTTON, image_url=IMAGE, sandbox=True)
     gateway.send(message)
     assert gateway.query_length(message) == len(fake_gateway.last.query)
+
+
+@given(st.text() | st.text(st.characters(categories=["Cs"])), st.text("a ~%/\n\xa0ệ🎉"))
+def test_a_query_is_measured_as_it_is_encoded(content: str, label: str) -> None:
+    message = make_message(content=content, button_label=label)
+    keys = EsmsGateway.usual_query_length(make_message()) - len(send_query(make_message()))
+    assert EsmsGateway.usual_query_length(message) == len(send_query(message)) + keys
 
 
 def test_a_status_query(gateway: EsmsGateway, fake_gateway: FakeGateway) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
+from ...formatting import tell_count
 from ...models import OutboundViberMessage
 from ...reports.polling import refresh_due_messages
 from ..running import running, tell_trouble, telling_misconfiguration
@@ -28,17 +29,17 @@ class Command(BaseCommand):
     def handle(self, *args: Any, limit: int, verbosity: int, **options: Any) -> None:
         if limit < 1:
             raise CommandError(_("--limit must be at least 1."))
-        total = min(limit, OutboundViberMessage.objects.due_for_query().count())
+        total = min(limit, OutboundViberMessage.objects.due_for_query().bounded_count())
         with telling_misconfiguration(), running(self.stdout.write, total, verbosity) as (should_stop, progress):
             summary = refresh_due_messages(limit, should_stop=should_stop, on_progress=progress)
         if verbosity:
             self.stdout.write(
-                _("%(delivered)d delivered, %(undelivered)d not delivered, %(undecided)d undecided yet, %(left)d left")
+                _("%(delivered)d delivered, %(undelivered)d not delivered, %(undecided)d undecided yet, %(left)s left")
                 % {
                     "delivered": summary.delivered,
                     "undelivered": summary.undelivered,
                     "undecided": summary.undecided,
-                    "left": summary.left,
+                    "left": tell_count(summary.left),
                 }
             )
         tell_trouble(summary.account_code, outage=summary.outage)

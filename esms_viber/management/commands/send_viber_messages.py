@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ...delivery import worker
-from ...formatting import grouped
+from ...formatting import grouped, tell_count
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status, require_setup
 from ..running import running, tell_trouble, telling_misconfiguration
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             require_setup()
             total = None
             if not watch:
-                due = OutboundViberMessage.objects.due().count()
+                due = OutboundViberMessage.objects.due().bounded_count()
                 total = due if limit is None else min(due, limit)
             elif verbosity:
                 self._say(_("Sending what becomes due; Ctrl-C ends it."))
@@ -68,14 +68,14 @@ class Command(BaseCommand):
                 self._say(
                     _(
                         "%(sent)d sent, %(failed)d failed, %(unknown)d unknown, %(requeued)d to be tried again, "
-                        "%(left)d left"
+                        "%(left)s left"
                     )
                     % {
                         "sent": summary.sent,
                         "failed": summary.failed,
                         "unknown": summary.unknown,
                         "requeued": summary.requeued,
-                        "left": summary.left,
+                        "left": tell_count(summary.left),
                     }
                 )
             if not watch:
@@ -105,7 +105,7 @@ class Command(BaseCommand):
                 oldest %= {"time": date_format(local, "SHORT_DATETIME_FORMAT"), "age": age}
             if status.stuck:
                 stuck = _("%(count)s of them by a worker that is gone; the next worker takes them over")
-                stuck %= {"count": grouped(status.stuck)}
+                stuck %= {"count": tell_count(status.stuck)}
             counts = [
                 (_("queued"), status.queued, ""),
                 (_("due now"), status.due, oldest),
@@ -114,7 +114,7 @@ class Command(BaseCommand):
             ]
             width = max(len(name) for name, _count, _remark in counts)
             for name, count, remark in counts:
-                self._say(f"{name:<{width}}  {grouped(count):>7}  {remark}".rstrip())
+                self._say(f"{name:<{width}}  {tell_count(count):>7}  {remark}".rstrip())
             for sentence in status.obstacles():
                 self._say(self.style.ERROR(sentence))
             for sentence in [*status.decisions().values(), *status.remarks()]:
