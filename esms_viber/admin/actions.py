@@ -78,7 +78,7 @@ def cancel_selected(
         # Many are cancelled without a list of them, so that a campaign sent by mistake can be stopped, however large.
         begun = time.monotonic()
         told = _cancel(request, _cancellable(queryset, until=begun + SECONDS_TO_CANCEL), say_why=False)
-        if queryset.filter(_CANCELLABLE).exists():
+        if queryset.using(OutboundViberMessage.objects.write_alias()).filter(_CANCELLABLE).exists():
             told.append((levels.WARNING, _("There are more of them: do the same again to go on.")))
         elif not told:
             told.append((levels.WARNING, _("Nothing was left to cancel: only what was not sent yet can be cancelled.")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import math
+import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ def claim(
     def find(now: dt.datetime) -> list[OutboundViberMessage]:
         found: list[OutboundViberMessage] = []
         for lanes in due:
+            # In any order, so that none comes last each time where there are more of them than messages to claim.
+            random.shuffle(lanes)
             for number, lane in enumerate(lanes):
                 # Each gets its share of what is left to claim, and leaves to the next ones what it has no use for.
                 share = math.ceil((limit - len(found)) / (len(lanes) - number))

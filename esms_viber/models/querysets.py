@@ -83,7 +83,9 @@ class MessageQuerySet(ForWriting):
 
         Jumps along the index from name to name, because nothing may walk past all the rows of those left out.
         """
-        names, rows = list[str](), self.order_by("brandname").values_list("brandname", flat=True)
+        # Rows without a next attempt are not in that index.
+        waiting = self.filter(next_attempt_at__isnull=False)
+        names, rows = list[str](), waiting.order_by("brandname").values_list("brandname", flat=True)
         name = rows.first()
         while name is not None:
             names.append(name)
