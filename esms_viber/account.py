@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -111,7 +111,7 @@ _LATEST = (2_000, 30_000)
 """Numbers of latest messages to look at for prices; the second is for kinds that have no price among the first."""
 
 
-def average_prices(kinds: Iterable[Kind] = Kind) -> dict[Kind, Decimal]:
+def average_prices(kinds: Collection[Kind] = tuple(Kind)) -> dict[Kind, Decimal]:
     """Return, by kind, the average price that eSMS reported of the latest messages; kinds without any are missing."""
     rows = OutboundViberMessage.objects.for_writing()
     latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0

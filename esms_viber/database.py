@@ -299,7 +299,7 @@ def from_row(model: type[Row], values: Sequence[Any], *, using: str, only: froze
     It is whole unless `only` names some columns; Django loads each of the others when it is asked for.
     """
     connection, converted = connections[using], list(values)
-    names, converting = _conversions(model, using, only)
+    names, converting = _conversions(model, using, only, settings.USE_TZ)
     for place, field, expression in converting:
         for convert in _converters(field, expression, connection):
             converted[place] = convert(converted[place], expression, connection)
@@ -308,9 +308,12 @@ def from_row(model: type[Row], values: Sequence[Any], *, using: str, only: froze
 
 @lru_cache(maxsize=8)
 def _conversions(
-    model: type[models.Model], using: str, only: frozenset[str]
+    model: type[models.Model], using: str, only: frozenset[str], use_tz: bool
 ) -> tuple[frozenset[str], list[tuple[int, Any, Any]]]:
-    """The names of the columns, and the place, field and expression of those that have to be converted."""
+    """The names of the columns, and the place, field and expression of those that have to be converted.
+
+    On MySQL times are among these only with `use_tz`, which a test may change.
+    """
     connection, fields = connections[using], _columns(model, only)
     columns = [(place, field, field.get_col(model._meta.db_table)) for place, field in enumerate(fields)]
     converting = [column for column in columns if _converters(*column[1:], connection)]

@@ -79,7 +79,9 @@ class Transition:
             raise ValueError(f"a message does not go from {self.old} to {self.to}")
         if self.old == Status.SENDING:
             self.columns = {**self.columns, "claim_id": "", "lease_until": None}
-        if self.message.held_up_since is not None and self.to != Status.SENDING:
+        # A message that is given back, though nobody has asked the site again, stays held up.
+        is_settled = self.to not in {Status.SENDING, Status.QUEUED} or "error_message" in self.columns
+        if self.message.held_up_since is not None and is_settled:
             self.columns = {"held_up_since": None, **self.columns}
 
     @property

@@ -137,3 +137,23 @@ def test_counts_stop_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_count_tells_that_there_are_more(number: int, told: str) -> None:
     assert tell_count(number) == told
+
+
+# -- the probe, and what a site holds up -------------------------------------------------------------------------------
+
+
+def test_the_probe_is_the_oldest_message_whatever_its_brand_name() -> None:
+    for brandname in ("C", "B", "D"):
+        queue(2, brandname=brandname)
+    assert [message.brandname for message in claims.claim_for_probe(but_not=["A"]).ready] == ["C"]
+    assert [message.brandname for message in claims.claim_for_probe(but_not=["A"], another=True).ready] == ["D"]
+
+
+def test_what_the_site_holds_up_stays_so_when_a_claim_is_given_back() -> None:
+    queue(1)
+    since = timezone.now()
+    OutboundViberMessage.objects.update(held_up_since=since, error_message="Not sent")
+    claims.release(claims.claim(1).ready, {})
+    assert OutboundViberMessage.objects.held_up().get().held_up_since == since
+    claims.release(claims.claim(1).ready, {"error_message": "eSMS does not answer."})
+    assert not OutboundViberMessage.objects.held_up().exists()

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from django.utils import timezone
@@ -108,23 +109,30 @@ def claim_for_probe(
     `another`: the newest of those instead, because what was tried so far may be of a kind that eSMS never takes.
     `brandnames`: only under these; `but_not`: under none of these.
     """
-    rows = OutboundViberMessage.objects.for_writing()
+    rows, now = OutboundViberMessage.objects.for_writing(), timezone.now()
 
-    def lanes(kind: MessageQuerySet) -> list[MessageQuerySet]:
-        if brandnames:
-            return [kind.filter(brandname=name) for name in brandnames]
-        return _due_lanes(kind, but_not)
+    def lanes(kind: MessageQuerySet, *, newest: bool = False) -> list[MessageQuerySet]:
+        """Return the lanes of one status, that of the oldest, or else the newest, message first."""
+        named = [kind.filter(brandname=name) for name in brandnames]
+        found = [lane.soonest_first(now) for lane in named or _due_lanes(kind, but_not)]
+        found = [lane.reverse() for lane in found] if newest else found
+        if len(found) < 2:
+            return found
+        heads = [(lane.values_list("next_attempt_at", "pk").first(), lane) for lane in found]
+        due = sorted(((head, lane) for head, lane in heads if head is not None), key=itemgetter(0), reverse=newest)
+        return [lane for _head, lane in due]
 
-    def find(now: dt.datetime) -> list[OutboundViberMessage]:
-        fresh = rows.queued() if pks is None else rows.queued().filter(pk__in=pks)
-        repeats = [lane.soonest_first(now) for lane in lanes(rows.unknown())]
-        queued = [lane.soonest_first(now) for lane in lanes(fresh)]
-        for lane in [*(lane.reverse() for lane in queued), *repeats] if another else [*repeats, *queued]:
+    fresh = rows.queued() if pks is None else rows.queued().filter(pk__in=pks)
+    repeats, queued = lanes(rows.unknown()), lanes(fresh, newest=another)
+    order = [*queued, *repeats] if another else [*repeats, *queued]
+
+    def find(_now: dt.datetime) -> list[OutboundViberMessage]:
+        for lane in order:
             if found := list(lock(lane, skip_locked=True)[:1]):
                 return found
         return []
 
-    return _claim(find)
+    return _claim(find) if order else Claimed()
 
 
 def _due_lanes(rows: MessageQuerySet, but_not: Collection[str]) -> list[MessageQuerySet]:

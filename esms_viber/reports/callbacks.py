@@ -197,6 +197,8 @@ def _receive(callback: _Callback, alias: str) -> Receipt:
     def was_committed(written: tuple[ViberMessageEvent, list[Transition]]) -> bool:
         # The primary key too, because the same callback may have come to another process.
         event = written[0]
+        if known is not None and not event.applied:
+            return False  # the event does not tell, and filling the same empty columns again changes nothing
         events = ViberMessageEvent.objects.for_writing().filter(pk=event.pk, fingerprint=event.fingerprint)
         return events.filter(applied=event.applied).exists()
 
