@@ -162,7 +162,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         if getattr(shown["cl"].result_count, "is_cut", False):
             shown["selection_note_all"] = _("All are selected, %(count)s") % {"count": shown["cl"].result_count}
         if shown["cl"].query and not self._searches_other_fields(request):
-            shown["viber_searched"] = "number" if search.is_number(shown["cl"].query) else "texts"
+            shown["viber_searched"] = search.kind_of(shown["cl"].query)
         return framed(response, "list_frame")
 
     # -- the page of one message ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from django.db import connections
 from django.db.models import Q, QuerySet
 from django.utils.text import smart_split, unescape_string_literal
 
@@ -13,7 +14,6 @@ from ..models.validators import normalize_text
 from ..phones import phone_beginnings
 
 _FEW = 500
-_TRIGRAM = 3
 _QUOTES = ('"', "'")
 _NUMBER = re.compile(r"\S*[\d_:/-]\S*")
 """One word with a digit in it, or with what joins the parts of a key."""
@@ -27,35 +27,53 @@ def is_number(text: str) -> bool:
     return bool(phone_beginnings(text) or _NUMBER.fullmatch(text))
 
 
+def kind_of(text: str) -> str:
+    """Tell what is searched for: a number, texts and keys, or texts alone."""
+    if is_number(text):
+        return "number"
+    return "texts" if normalize_text(text).strip().startswith(_QUOTES) else "texts and keys"
+
+
 def find(rows: QuerySet[OutboundViberMessage], text: str) -> QuerySet[OutboundViberMessage]:
-    """Find messages by the beginning of a phone or another number, or else by each of the words in their texts."""
+    """Find messages by the beginning of a phone or another number, or else by each of the words in their texts.
+
+    A dedupe key may be any text, so unless they stand in quotes the words are taken for the beginning of one as well.
+    """
     text = normalize_text(text).strip()
+    if not text:
+        return rows
     if is_number(text):
         return rows.filter(_with_number(text, rows.db))
+    in_texts, alike = Q(), Q()
     for word in _words(text):
-        # Not `icontains`, for which PostgreSQL makes a copy of each text in capitals, and for which SQLite knows the
-        # capitals of English alone. An index of trigrams, which a site may add, serves these too.
-        spellings = {word, word.lower(), word.upper(), word.capitalize(), word.title()}
-        # Two of them differ in their first letter alone, so a text without the word shows that sooner by their ends.
-        ends = {spelling[1:] for spelling in spellings}
-        if len(ends) < len(spellings) and len(word) > _TRIGRAM:
-            rows = rows.filter(_has_any(ends))
-        rows = rows.filter(_has_any(spellings))
-    return rows
+        in_texts &= _in_any_case(word, connections[rows.db].vendor)
+    if not text.startswith(_QUOTES):
+        alike = _with_any([Q(dedupe_key__startswith=text)], rows.db)
+    return rows.filter(in_texts | alike) if alike else rows.filter(in_texts)
 
 
-def _has_any(texts: Iterable[str]) -> Q:
-    return Q(*[("content__contains", text) for text in sorted(texts)], _connector=Q.OR)
+def _in_any_case(word: str, vendor: str) -> Q:
+    if vendor == "postgresql":
+        # Not `icontains`, which makes a copy of each text in capitals, and which no index of trigrams serves.
+        return Q(content__iregex=re.escape(word))
+    # SQLite knows the capitals of English alone.
+    spellings = {word} if word.isascii() else {word.lower(), word.upper(), word.capitalize(), word.title()}
+    return Q(*[("content__icontains", spelling) for spelling in sorted(spellings)], _connector=Q.OR)
 
 
 def _with_number(text: str, alias: str) -> Q:
-    """Return the condition for a phone or another number that begins so.
+    """Return the condition for a phone or another number that begins so."""
+    columns = [Q(**{f"{name}__startswith": text}) for name in ("sms_id", "request_id", "dedupe_key")]
+    columns += [Q(phone__startswith=beginning) for beginning in phone_beginnings(text)]
+    return _with_any(columns, alias) or Q(pk__in=[])
+
+
+def _with_any(columns: Iterable[Q], alias: str) -> Q:
+    """Return a condition for what meets any of these; an empty one where nothing does.
 
     Each column is asked by itself, because SQLite uses no index for a choice of ranges. Where few are found, their
     primary keys are the condition; otherwise it is that of the columns in which something was found.
     """
-    columns = [Q(**{f"{name}__startswith": text}) for name in ("sms_id", "request_id", "dedupe_key")]
-    columns += [Q(phone__startswith=beginning) for beginning in phone_beginnings(text)]
     messages = OutboundViberMessage.objects.using(alias).order_by()
     found, pks, is_cut = Q(), set[int](), False
     for column in columns:
@@ -64,7 +82,7 @@ def _with_number(text: str, alias: str) -> Q:
             found |= column
         pks.update(some)
         is_cut = is_cut or len(some) > _FEW
-    return found if is_cut else Q(pk__in=pks)
+    return found if is_cut or not pks else Q(pk__in=pks)
 
 
 def _words(text: str) -> list[str]:

@@ -122,6 +122,22 @@ def test_words_are_found_whether_in_capitals_or_not(root: Client, make: Make, te
     assert found(root, q=text) == wanted
 
 
+@pytest.mark.parametrize("text", ["iphone", "IPHONE", "iPhone", "đà lạt", "Đà LẠT"])
+def test_words_are_found_however_they_are_capitalised(root: Client, make: Make, text: str) -> None:
+    wanted = make(content="iPhone ở Đà Lạt")
+    make(content="phone")
+    assert found(root, q=text) == {wanted.pk}
+
+
+def test_a_dedupe_key_may_be_any_words(root: Client, make: Make) -> None:
+    keyed, in_text = make(dedupe_key="welcome back"), make(content="You are welcome back")
+    for query in ("welcome", "welcome back"):
+        assert found(root, q=query) == {keyed.pk, in_text.pk}
+    assert found(root, q='"welcome back"') == {in_text.pk}
+    html = root.get(LIST, {"q": "welcome"}).content.decode()
+    assert "Searched in the texts, and for dedupe keys that begin so." in html
+
+
 @pytest.mark.parametrize("text", ["thanh", "THANH", "thaNH", "thanh long"])
 def test_a_word_is_not_found_by_its_end(root: Client, make: Make, text: str) -> None:
     wanted = {make(content=f"Mùa {spelled}").pk for spelled in ("thanh long", "THANH LONG", "Thanh Long")}
@@ -310,8 +326,8 @@ def test_nothing_is_counted_and_nothing_read_twice(root: Client, make: Make, que
     with CaptureQueriesContext(connection) as captured, nobody_asks_for_the_queue():
         root.get(f"{LIST}{query}")
     statements = [statement["sql"] for statement in captured if "outboundvibermessage" in statement["sql"]]
-    # Each of the four columns of numbers is asked by itself.
-    assert len(statements) == (7 if query == "?q=0901" else 3)
+    # Each of the four columns of numbers is asked by itself, and words may begin a dedupe key.
+    assert len(statements) == 3 + {"?q=0901": 4, "?q=giảm": 1}.get(query, 0)
     assert not any("COUNT(" in sql or "DISTINCT" in sql for sql in statements)
 
 
