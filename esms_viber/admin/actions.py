@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,9 @@ Action = TypeVar("Action", bound=Callable[..., Any])
 
 MOST_ASKED = 200
 """Status queries that one request makes."""
+
+LAST_SHOWN = "viber_last_shown"
+"""The field of the list in which it posts the highest number that a message had when the list was shown."""
 
 SECONDS_TO_CANCEL = 15
 """How long one request goes on cancelling, because web servers give up after thirty seconds."""
@@ -71,6 +75,7 @@ def send_selected(
 def cancel_selected(
     model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
 ) -> HttpResponse | None:
+    queryset = _as_shown(request, queryset)
     pks = selected_pks(queryset)
     if len(pks) <= MOST_AT_ONCE:
         told = _cancel(request, in_chunks(pks), say_why=True)
@@ -84,6 +89,12 @@ def cancel_selected(
             told.append((levels.WARNING, _("Nothing was left to cancel: only what was not sent yet can be cancelled.")))
     tell(model_admin, request, pks, told)
     return back(model_admin, request, pks)
+
+
+def _as_shown(request: HttpRequest, queryset: QuerySet[OutboundViberMessage]) -> QuerySet[OutboundViberMessage]:
+    """Leave out messages that came after the list was shown: who selects all of it means what was there."""
+    last = request.POST.get(LAST_SHOWN, "")
+    return queryset.filter(pk__lte=int(last)) if re.fullmatch("[0-9]{1,18}", last) else queryset
 
 
 def _cancellable(queryset: QuerySet[OutboundViberMessage], *, until: float) -> Iterator[list[int]]:

@@ -31,7 +31,7 @@ from ..models.validators import normalize_text
 from ..reports.polling import can_ask
 from ..resend import needing_decision
 from . import display, queue_status, search, statistics
-from .actions import ACTIONS
+from .actions import ACTIONS, LAST_SHOWN
 from .base import MessageAdminBase, in_one_transaction
 from .confirmation import is_repeated, send_saved
 from .export import export
@@ -159,6 +159,8 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         shown = getattr(response, "context_data", None) or {}
         if "cl" not in shown:  # because an action may ask on its own page
             return response
+        newest = OutboundViberMessage.objects.for_writing().order_by("-pk").values_list("pk", flat=True)
+        shown["last_shown_name"], shown["last_shown"] = LAST_SHOWN, newest.first() or 0
         if getattr(shown["cl"].result_count, "is_cut", False):
             shown["selection_note_all"] = _("All are selected, %(count)s") % {"count": shown["cl"].result_count}
         if shown["cl"].query and not self._searches_other_fields(request):

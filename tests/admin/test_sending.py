@@ -362,6 +362,16 @@ def test_a_campaign_of_any_size_is_stopped_without_a_list_of_it(
     assert "Nothing was left to cancel" in told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1"))
 
 
+def test_what_came_after_the_list_was_shown_is_not_cancelled(root: Client, make: Make) -> None:
+    shown = make("queued")
+    field = f'<input type="hidden" name="viber_last_shown" value="{shown.pk}" form="changelist-form">'
+    assert field in root.get(LIST).content.decode()
+    later = make("queued")
+    choose(root, "cancel_selected", shown.pk, select_across="1", viber_last_shown=str(shown.pk))
+    assert Message.objects.get(pk=shown.pk).status == "cancelled"
+    assert Message.objects.get(pk=later.pk).status == "queued"
+
+
 # -- deciding ----------------------------------------------------------------------------------------------------------
 
 
