@@ -346,7 +346,7 @@ def _update_statement(
     fields: list[Any] = [model._meta.pk if name == "pk" else model._meta.get_field(name) for name in names]
     equations = [f"{quote(field.column)} = %s" for field in fields]
     written, wanted = ", ".join(equations[: len(columns)]), " AND ".join(equations[len(columns) :])
-    return f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}", fields  # noqa: S608 - see above
+    return f"UPDATE {quote(model._meta.db_table)} SET {written} WHERE {wanted}", fields  # noqa: S608 - the model's own names
 
 
 def insert_one(row: models.Model, *, using: str) -> None:
@@ -370,7 +370,7 @@ def _insert_statement(model: type[models.Model], using: str) -> tuple[str, list[
     fields = [field for field in _columns(model) if field is not pk]
     columns, values = ", ".join(quote(field.column) for field in fields), ", ".join(["%s"] * len(fields))
     table, key = quote(model._meta.db_table), quote(pk.column)
-    return f"INSERT INTO {table} ({columns}) VALUES ({values}) RETURNING {key}", fields  # noqa: S608 - see above
+    return f"INSERT INTO {table} ({columns}) VALUES ({values}) RETURNING {key}", fields  # noqa: S608 - the model's own names
 
 
 def _prepared(fields: Sequence[Any], values: Sequence[Any], connection: Any) -> list[Any]:

@@ -29,11 +29,12 @@ MOST_COUNTED = 10_000
 """Counting stops above it, because a number that nobody reads to its last digit is not worth reading a whole table."""
 
 
-def tell_count(number: int) -> str:
-    """A number that was counted up to `MOST_COUNTED`."""
-    if number <= MOST_COUNTED:
+def tell_count(number: int, *, most: int | None = None) -> str:
+    """A number that was counted up to `MOST_COUNTED`, or up to another that is given."""
+    most = MOST_COUNTED if most is None else most
+    if number <= most:
         return grouped(number)
-    return gettext("more than %(count)s") % {"count": grouped(MOST_COUNTED)}
+    return gettext("more than %(count)s") % {"count": grouped(most)}
 
 
 def dong(amount: Decimal) -> str:

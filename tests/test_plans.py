@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from esms_viber.models import OutboundViberMessage as Message
 from tests.admin.pages import LIST, nobody_asks_for_the_queue
@@ -81,6 +82,23 @@ def plans(client: Client, url: str) -> list[str]:
                 cursor.execute(f"EXPLAIN {sql}".replace("%", "%%"), [])
                 found.append("\n".join(line for [line] in cursor.fetchall()))
     return found
+
+
+def test_the_brand_names_of_what_waits_are_found_by_jumping(filled: None) -> None:
+    Message.objects.filter(pk__in=list(Message.objects.values_list("pk", flat=True)[:50_000])).update(
+        status="queued", next_attempt_at=timezone.now()
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE esms_viber_outboundvibermessage")
+    with CaptureQueriesContext(connection) as captured:
+        lanes = Message.objects.queued().lanes(["nobody"])
+    assert lanes
+    with connection.cursor() as cursor:
+        for sql in (query["sql"] for query in captured):
+            cursor.execute(f"EXPLAIN {sql}".replace("%", "%%"), [])
+            plan = "\n".join(line for [line] in cursor.fetchall())
+            assert "esms_viber_lane" in plan, plan
+            assert "Sort" not in plan, plan
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The pages of the list, at a cost that does not grow with the table."""
+"""The pages of the list, at a cost that grows with the number of the page, and not with the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from ..formatting import MOST_COUNTED, grouped
+from ..formatting import MOST_COUNTED, grouped, tell_count
 from ..models import OutboundViberMessage
 
 _PAGES_AHEAD = 5
@@ -43,7 +43,7 @@ class Total(int):
 
     def __str__(self) -> str:
         if self.is_cut:
-            return _("more than %(count)s") % {"count": grouped(int(self) - 1)}
+            return tell_count(int(self), most=int(self) - 1)
         return grouped(int(self)) if settings.USE_THOUSAND_SEPARATOR else int.__repr__(self)
 
 

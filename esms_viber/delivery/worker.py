@@ -69,7 +69,7 @@ class DeliverySummary:
     requeued: int = 0
     """Surely not taken; they wait for another try."""
     left: int = 0
-    """Due, and not tried this time; `MOST_COUNTED + 1` stands for more."""
+    """Due, and not tried this time. Where any messages were to be sent, `MOST_COUNTED + 1` stands for more."""
     account_code: str = ""
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool = False

@@ -229,7 +229,7 @@ def _find_statement(alias: str, only: frozenset[str]) -> str:
     columns = column_list(OutboundViberMessage, using=alias, table="m", only=only)
     # The names are the models' own, and every value is a parameter.
     return (
-        f"SELECT {columns}, e.{key}, e.{applied}"  # noqa: S608
+        f"SELECT {columns}, e.{key}, e.{applied}"  # noqa: S608 - the models' own names
         f" FROM {quote(messages.db_table)} m LEFT JOIN {quote(events.db_table)} e ON e.{fingerprint} = %s"
         f" WHERE m.{key} = %s"
     )
@@ -249,7 +249,7 @@ def _look_back_statement(alias: str) -> str:
     quote = connections[alias].ops.quote_name
     kind, request_id, applied, message = map(quote, ("kind", "request_id", "applied", "message_id"))
     return (
-        f"SELECT COUNT(CASE WHEN {kind} <> %s AND {request_id} = %s THEN 1 END),"  # noqa: S608 - as above
+        f"SELECT COUNT(CASE WHEN {kind} <> %s AND {request_id} = %s THEN 1 END),"  # noqa: S608 - the models' own names
         f" COUNT(CASE WHEN {kind} = %s AND {applied} = %s THEN 1 END)"
         f" FROM {quote(ViberMessageEvent._meta.db_table)} WHERE {message} = %s"
     )

@@ -320,7 +320,7 @@ def test_the_page_costs_the_same_whatever_its_history(root: Client, make: Make, 
     "query", ["", "?o=1", "?status__exact=sent", "?campaign=tet", "?sandbox__exact=1", "?q=0901", "?q=giảm", "?p=9"]
 )
 def test_nothing_is_counted_and_nothing_read_twice(root: Client, make: Make, query: str) -> None:
-    """The primary keys tell the total and the page, and two more statements read the campaigns and the newest number."""
+    """The primary keys tell the total and the page; two more statements read the campaigns and the newest number."""
     make("sent", campaign="tet", content="giảm", sandbox=True)
     # How the queue stands is asked for as well, by statements of its own.
     with CaptureQueriesContext(connection) as captured, nobody_asks_for_the_queue():

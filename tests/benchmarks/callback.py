@@ -134,13 +134,13 @@ def _floors() -> Iterator[None]:
     quote = connection.ops.quote_name
     names = ("message_id", "kind", "created_at", "request_id", "code", "text", "data", "fingerprint", "applied")
     insert = (
-        f"INSERT INTO {quote(ViberMessageEvent._meta.db_table)} ({', '.join(map(quote, names))})"  # noqa: S608
+        f"INSERT INTO {quote(ViberMessageEvent._meta.db_table)} ({', '.join(map(quote, names))})"  # noqa: S608 - the models' own names
         f" VALUES ({', '.join(['%s'] * len(names))})"
     )
     written = ("status", "send_status", "total_price", "telco_id", "error_message", "completed_at", "next_query_at")
     columns, wanted = (", ".join(f"{quote(name)} = %s" for name in written), ("id", "status", "request_id"))
     update = (
-        f"UPDATE {quote(OutboundViberMessage._meta.db_table)} SET {columns}"  # noqa: S608
+        f"UPDATE {quote(OutboundViberMessage._meta.db_table)} SET {columns}"  # noqa: S608 - the models' own names
         f" WHERE {' AND '.join(f'{quote(name)} = %s' for name in wanted)}"
     )
 

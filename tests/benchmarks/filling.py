@@ -238,7 +238,7 @@ def _writer(model: Any) -> Iterator[Callable[[list[Row]], None]]:
             yield lambda rows: copy.write("".join(map(_line, values(rows))))
         own.close()
     else:
-        insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(fields))})"  # noqa: S608
+        insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(fields))})"  # noqa: S608 - the models' own names
         with connection.cursor() as cursor:
             yield lambda rows: cursor.executemany(insert, values(rows)) if rows else None
 

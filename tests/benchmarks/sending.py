@@ -41,7 +41,7 @@ def compare(url: str, name: str, messages: int, rounds: int) -> list[harness.Res
         urls = [f"{url}SendMultipleMessage_V4_get?{send_query(outgoing_for(message))}" for message in rows]
         found = [
             measure(lambda: bare_sessions(urls)),  # noqa: B023 - called at once
-            measure(lambda: bare_pool(urls)),  # noqa: B023
+            measure(lambda: bare_pool(urls)),  # noqa: B023 - called at once
             measure(lambda: deliver_due_messages().sent),
         ]
         if not number:  # The first round only warms up.
