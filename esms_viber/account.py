@@ -1,15 +1,15 @@
-"""Money: the account's balance, asked of eSMS, and likely prices, taken from our own latest messages."""
+"""The account: its balance and brand names, asked of eSMS, and likely prices, taken from our own latest messages."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import Avg
+from django.db import DatabaseError
+from django.db.models import Avg, Count, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -17,15 +17,12 @@ from .codes import Verdict, describe
 from .conf import ViberSettings, get_settings
 from .exceptions import EsmsViberError, log_failure
 from .formatting import stored
-from .gateways.base import BalanceResult, CallOutcome
+from .gateways.base import BalanceResult, BaseGateway, CallOutcome
 from .gateways.console import ConsoleGateway
 from .gateways.loading import get_gateway
 from .gateways.memory import MemoryGateway
-from .models import OutboundViberMessage
+from .models import OutboundViberMessage, ViberGatewayState
 from .models.choices import Kind, kind_condition
-
-_KEY = "esms_viber.balance"
-_REMEMBERED_FOR = 5 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +39,49 @@ class BalanceUnavailable(EsmsViberError):
     """eSMS did not tell the balance; the message is for people, and says why and what to do."""
 
 
-def remembered() -> Balance | None:
-    """Return the balance that eSMS told within the last five minutes."""
-    try:
-        found: Balance | None = cache.get(_KEY)
-    except Exception as error:  # noqa: BLE001 - a cache that is away must not hide how the queue stands
-        log_failure(error, "the cache cannot be read")
-        return None
-    return found
+class BrandnamesUnavailable(EsmsViberError):
+    """eSMS did not tell the brand names; the message is for people, and says why."""
+
+
+def remembered_brandnames() -> list[str]:
+    """Return the brand names active for Viber that eSMS told last; empty where nobody has asked."""
+    told = ViberGatewayState.objects.for_writing().of_account().values_list("brandnames", flat=True).first()
+    return [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
 
 
 def ask() -> Balance:
-    """Ask eSMS now. Raises `BalanceUnavailable`."""
+    """Ask eSMS for the balance now. Raises `BalanceUnavailable`."""
+    result = _gateway().fetch_balance()
+    if result.balance is None:
+        raise BalanceUnavailable(_why_unknown(result))
+    balance = Balance(result.balance, timezone.now())
+    _remember(balance=balance.amount.quantize(_SMALLEST), balance_at=balance.at)
+    return balance
+
+
+def ask_brandnames() -> Sequence[str]:
+    """Ask eSMS which brand names are active for Viber now. Raises `BalanceUnavailable` or `BrandnamesUnavailable`."""
+    result = _gateway().fetch_brandnames()
+    if result.brandnames is None:
+        told = describe(result.code).meaning if result.code not in {"", "100"} else stored(result.text)
+        code = f"{result.code}: " if result.code not in {"", "100"} else ""
+        reason = f"{code}{told}".rstrip(".") or _("the answer lists none")
+        raise BrandnamesUnavailable(_("eSMS did not tell the brand names: %(reason)s.") % {"reason": reason})
+    _remember(brandnames=list(result.brandnames))
+    return result.brandnames
+
+
+_SMALLEST = Decimal("0.0001")
+
+
+def _remember(**told: object) -> None:
+    try:
+        ViberGatewayState.objects.note_of_account(**told)
+    except DatabaseError as error:  # the command tells what eSMS said before the tables are made, too
+        log_failure(error, "what eSMS told of the account is not remembered")
+
+
+def _gateway() -> BaseGateway:
     gateway, problem = None, ""
     try:
         gateway = get_gateway()
@@ -64,15 +92,7 @@ def ask() -> Balance:
     if gateway is None or problem:
         # Raise after the handler, so that the error has no context whose frames hold the keys.
         raise BalanceUnavailable(problem)
-    result = gateway.fetch_balance()
-    if result.balance is None:
-        raise BalanceUnavailable(_why_unknown(result))
-    balance = Balance(result.balance, timezone.now())
-    try:
-        cache.set(_KEY, balance, _REMEMBERED_FOR)
-    except Exception as error:  # noqa: BLE001 - as above
-        log_failure(error, "the balance is not remembered")
-    return balance
+    return gateway
 
 
 def _why_unknown(result: BalanceResult) -> str:
@@ -107,23 +127,21 @@ def _why_unknown(result: BalanceResult) -> str:
     return sentence
 
 
-_LATEST = (2_000, 30_000)
-"""Numbers of latest messages to look at for prices; the second is for kinds that have no price among the first."""
+_LATEST = 2_000
+"""Delivered messages to look at for prices; eSMS charges nothing for others."""
 
 
 def average_prices(kinds: Collection[Kind] = tuple(Kind)) -> dict[Kind, Decimal]:
     """Return, by kind, the average price that eSMS reported of the latest messages; kinds without any are missing."""
-    rows = OutboundViberMessage.objects.for_writing()
-    latest = rows.order_by("-pk").values_list("pk", flat=True).first() or 0
-    found: dict[Kind, Decimal] = {}
-    for number in _LATEST:
-        if missing := [kind for kind in kinds if kind not in found]:
-            priced = rows.filter(pk__gt=latest - number, total_price__gt=0, sandbox=False)
-            averages = priced.aggregate(
-                **{kind.value: Avg("total_price", filter=kind_condition(kind)) for kind in missing}
-            )
-            found |= {kind: averages[kind.value] for kind in missing if averages[kind.value] is not None}
-    return found
+    latest = OutboundViberMessage.objects.for_writing().delivered().order_by("-pk")[:_LATEST]
+    is_priced = Q(total_price__gt=0, sent_to_sandbox=False)
+    averages = latest.aggregate(
+        **{kind.value: Avg("total_price", filter=is_priced & kind_condition(kind)) for kind in kinds}
+    )
+    return {kind: averages[kind.value] for kind in kinds if averages[kind.value] is not None}
+
+
+_SAMPLE = 500
 
 
 def estimate(counts: Mapping[Kind, int], prices: Mapping[Kind, Decimal] | None = None) -> Decimal | None:
@@ -133,3 +151,15 @@ def estimate(counts: Mapping[Kind, int], prices: Mapping[Kind, Decimal] | None =
     if not counts or not counts.keys() <= prices.keys():
         return None
     return sum((prices[kind] * count for kind, count in counts.items()), Decimal(0)).quantize(Decimal(1))
+
+
+def cost_of_queue(queued: int) -> Decimal | None:
+    """Estimate the cost of so many queued messages by a part of them; None where a price is not known."""
+    some = OutboundViberMessage.objects.for_writing().queued().order_by()[:_SAMPLE]
+    is_real = Q(sent_to_sandbox=False)
+    counted = some.aggregate(
+        all=Count("pk"), **{kind.value: Count("pk", filter=is_real & kind_condition(kind)) for kind in Kind}
+    )
+    counts = {kind: counted[kind.value] for kind in Kind if counted[kind.value]}
+    cost = estimate(counts) if counts else Decimal(0)
+    return cost and (cost * max(queued, counted["all"]) / counted["all"]).quantize(Decimal(1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+import zoneinfo
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+from .phones import InvalidPhone, normalize_phone
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as StrOrPromise
@@ -28,6 +32,8 @@ class ViberSettings:
     SECRET_KEY: str = field(default="", repr=False)
     BRANDNAME: str = ""
     SANDBOX: bool = False
+    ONLY_TO: Sequence[str] | None = None
+    """Phones in any spelling; messages to all others go to the sandbox."""
     CALLBACK_ORIGIN: str | None = None
     """Scheme, host and path under which eSMS reaches this site; None: no callback is asked for."""
     GATEWAY: str = "esms_viber.gateways.esms.EsmsGateway"
@@ -39,11 +45,44 @@ class ViberSettings:
     INLINE_LIMIT: int = 50
     MAX_ATTEMPTS: int = 5
     MAX_PER_SECOND: float | None = None
+    EXPIRES_AFTER: dt.timedelta | None = None
+    """When a message without a time of its own expires, from the later of the time it was queued and `send_at`."""
+    PROMOTIONAL_HOURS: tuple[str, str] | None = None
+    """From the first until before the second time of day, in Vietnam, promotional messages go out."""
+    REDACT_AFTER_DAYS: int | None = None
+    DELETE_AFTER_DAYS: int | None = None
+    """What `prune_viber_messages` does with messages of this age when it is told nothing else."""
     MAX_CONTENT_LENGTH: int = 1000
     """Code points; a line break counts one."""
     MAX_LABEL_LENGTH: int = 30
     MAX_QUERY_LENGTH: int = 2048
     SEND_ON_SAVE: bool = False
+
+    @property
+    def promotional_hours(self) -> tuple[dt.time, dt.time] | None:
+        return _hours(*self.PROMOTIONAL_HOURS) if self.PROMOTIONAL_HOURS else None
+
+    def leaves_out(self, phone: str) -> bool:
+        """Does `ONLY_TO` keep messages from this phone, which is in E.164?"""
+        return self.ONLY_TO is not None and phone not in _phones(tuple(self.ONLY_TO))
+
+
+VIETNAM = zoneinfo.ZoneInfo("Asia/Ho_Chi_Minh")
+
+
+@functools.cache
+def _hours(begin: str, end: str) -> tuple[dt.time, dt.time]:
+    return _time_of_day(begin), _time_of_day(end)
+
+
+def _time_of_day(text: str) -> dt.time:
+    """Read a time as it is written, e.g. "08:00". "24:00" is the end of the day."""
+    return dt.time.max if text == "24:00" else dt.time.fromisoformat(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _phones(spelled: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(normalize_phone, spelled))
 
 
 NAMES = tuple(f.name for f in fields(ViberSettings))
@@ -76,6 +115,22 @@ def _is_pair_of_seconds(value: object) -> bool:
     )
 
 
+def _are_phones(value: object) -> bool:
+    try:
+        return isinstance(value, tuple | list) and _phones(tuple(value)) is not None
+    except (InvalidPhone, TypeError):
+        return False
+
+
+def _are_hours(value: object) -> bool:
+    if not (isinstance(value, tuple | list) and len(value) == 2 and all(_TIME_OF_DAY.fullmatch(str(v)) for v in value)):
+        return False
+    begin, end = _hours(*value)
+    return begin < end
+
+
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
+
 # The column of a message's brand name holds 100 characters, and PostgreSQL takes no NUL and no lone surrogate.
 _BRANDNAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,100}")
 
@@ -85,6 +140,13 @@ _MOST_CALLS = 1000
 _TEXT = (_is_text, _("It must be a string."))
 _FLAG = (_is_flag, _("It must be True or False."))
 _POSITIVE_INTEGER = (_is_positive_integer, _("It must be a positive integer."))
+
+_LONGEST = dt.timedelta(days=3652)
+
+_DAYS = (
+    lambda v: v is None or (_is_positive_integer(v) and v <= _LONGEST.days),
+    _("It must be a positive number of days, ten years at most, or None."),
+)
 
 _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
     "API_KEY": _TEXT,
@@ -116,6 +178,20 @@ _RULES: dict[str, tuple[Callable[[Any], bool], StrOrPromise]] = {
         lambda v: v is None or _is_positive_number(v),
         _("It must be a positive number, or None."),
     ),
+    "ONLY_TO": (
+        lambda v: v is None or _are_phones(v),
+        _('It must be a list of Vietnamese mobile numbers, e.g. ["0901 888 484"], or None.'),
+    ),
+    "EXPIRES_AFTER": (
+        lambda v: v is None or (isinstance(v, dt.timedelta) and dt.timedelta() < v <= _LONGEST),
+        _("It must be a positive timedelta of at most ten years, or None."),
+    ),
+    "PROMOTIONAL_HOURS": (
+        lambda v: v is None or _are_hours(v),
+        _('It must be two times of day in Vietnam, the earlier first, e.g. ("08:00", "21:00"), or None.'),
+    ),
+    "REDACT_AFTER_DAYS": _DAYS,
+    "DELETE_AFTER_DAYS": _DAYS,
     "MAX_CONTENT_LENGTH": _POSITIVE_INTEGER,
     "MAX_LABEL_LENGTH": _POSITIVE_INTEGER,
     "MAX_QUERY_LENGTH": _POSITIVE_INTEGER,

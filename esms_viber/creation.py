@@ -18,7 +18,8 @@ from .database import in_chunks, in_transaction, insert_each
 from .delivery.payload import QueryLimit
 from .dispatch import dispatch_on_commit
 from .exceptions import DedupeKeyTaken
-from .models import OutboundViberMessage, Status
+from .models import OutboundViberMessage, Status, ViberOptOut
+from .models.opt_out import forbids
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -86,11 +87,13 @@ def queue(
 
     `hold_inline`: the inline dispatcher is given them later; see `dispatch_on_commit()`.
     """
-    lifecycle.enter(messages, Status.QUEUED)
 
     def write() -> list[OutboundViberMessage]:
+        # Each time, because a run that was rolled back may have cancelled some for an opt-out.
+        lifecycle.enter(messages, Status.QUEUED)
         stored = insert(messages, user=user)
-        new = [row.id for row, given in zip(stored, messages, strict=True) if row is given]
+        pairs = zip(stored, messages, strict=True)
+        new = [row.id for row, given in pairs if row is given and row.status == Status.QUEUED]
         dispatch_on_commit(new, hold_inline=hold_inline)
         return stored
 
@@ -130,6 +133,19 @@ def _insert(messages: list[OutboundViberMessage], user: AbstractBaseUser | None)
     for message in messages:
         message.remember()
     lifecycle.note_requested(messages, user=user)
+    _take_out_opted_out(messages)
+
+
+def _take_out_opted_out(messages: Sequence[OutboundViberMessage]) -> None:
+    """Cancel the messages to people who have opted out. No signal tells, because nobody has seen them otherwise.
+
+    Their rows are written first, because on SQLite a transaction of the caller's must not begin with a read.
+    """
+    scopes = ViberOptOut.objects.among(message.phone for message in messages)
+    changes = [lifecycle.take_out(each) for each in messages if forbids(scopes.get(each.phone), each.purpose)]
+    lifecycle.write(*changes)
+    lifecycle.store_events(change.event for change in changes)
+    lifecycle.adopt(changes)
 
 
 def _forget_insert(message: OutboundViberMessage) -> None:
@@ -212,7 +228,9 @@ def _without_known(
 
 def _first_row(message: OutboundViberMessage, known: dict[str, OutboundViberMessage]) -> OutboundViberMessage:
     first = known.get(message.dedupe_key or "", message)
-    if first is not message and (first.phone, first.content) != (message.phone, message.content):
+    is_another = (first.phone, first.content) != (message.phone, message.content)
+    # Nobody knows any more what a redacted one was.
+    if first is not message and first.redacted_at is None and is_another:
         logger.warning("the dedupe key of message %s was given again for another phone or text", first.id)
         lifecycle.note([first], _KEY_GIVEN_AGAIN)
     return first

@@ -12,7 +12,6 @@ import math
 import secrets
 import time
 import uuid
-import zoneinfo
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,11 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from .conf import ViberSettings, readable_settings
+from .conf import VIETNAM, ViberSettings, readable_settings
 from .database import insert_beside, insert_each, update_each
 from .gateways.base import CallOutcome
 from .models import OutboundViberMessage, Status, ViberMessageEvent
+from .models.choices import REDACTED as REDACTED
 from .signals import status_changed
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esms_viber")
 
 EXPIRED = gettext_noop("It expired before it could be sent.")
+OPTED_OUT = gettext_noop("Not sent: this phone has opted out.")
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.QUEUED, Status.CANCELLED}),
@@ -70,7 +71,7 @@ class Transition:
     event: ViberMessageEvent | None = None
     """The event that caused it; the caller stores it."""
     under: str | None = None
-    """Where given, the row must still have this RequestId."""
+    """Where given, the row must still have this RequestId, and its phone."""
     old: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +80,9 @@ class Transition:
             raise ValueError(f"a message does not go from {self.old} to {self.to}")
         if self.old == Status.SENDING:
             self.columns = {**self.columns, "claim_id": "", "lease_until": None}
+        if self.to == Status.UNKNOWN and self.columns.get("next_attempt_at", True) is None:
+            # Nothing repeats it, so that eSMS's list is all that may tell of it.
+            self.columns = {"next_query_at": first_query_at(self.message, timezone.now()), **self.columns}
         # A message that is given back, though nobody has asked the site again, stays held up.
         is_settled = self.to not in {Status.SENDING, Status.QUEUED} or "error_message" in self.columns
         if self.message.held_up_since is not None and is_settled:
@@ -96,12 +100,13 @@ class Transition:
         if self.old == Status.SENDING:
             found["claim_id"] = self.message.claim_id
         if self.under is not None:
-            found["request_id"] = self.under
+            # The phone too, because a message that was redacted in the meantime has none.
+            found |= {"request_id": self.under, "phone": self.message.phone}
         return found
 
 
 def transition(*changes: Transition) -> bool:
-    """Write the changes, in one UPDATE for all rows that become the same, and send `status_changed` after the commit.
+    """Write the changes, in as few UPDATEs as `update_each()` needs, and send `status_changed` after the commit.
 
     False, and nothing written, where the row of a single change has moved on in the meantime. For several the caller
     holds the rows locked; `DatabaseError` where one of them is not as expected after all.
@@ -172,27 +177,43 @@ def enter(messages: Iterable[OutboundViberMessage], status: Status, **columns: A
     conf, now = readable_settings(), timezone.now()
     for message in messages:
         # `set_columns()` would note the caller's columns as stored.
-        vars(message).update(status=status, **_queued(message, conf, now), **columns)
+        # What a first try of the same insert has left is undone as well.
+        fresh = {"error_message": "", "completed_at": None, **_queued(message, conf, now)}
+        vars(message).update(status=status, **{**fresh, **columns})
 
 
 def queue(message: OutboundViberMessage) -> Transition:
     """Queue a draft, or again a failed or cancelled message as if it had never been tried."""
-    columns = _queued(message, readable_settings(), timezone.now())
-    if message.status != Status.DRAFT:
-        columns |= {"send_at": None, "expires_at": None, "next_attempt_at": columns["queued_at"]}
+    conf, now = readable_settings(), timezone.now()
+    if message.status == Status.DRAFT:
+        columns = _queued(message, conf, now)
+    else:
+        columns = {"send_at": None, **_queued(message, conf, now, again=True)}
     columns |= {"attempts": 0, "code_result": "", "error_message": "", "sms_id": "", "send_status": None}
     return Transition(message, Status.QUEUED, {**columns, "completed_at": None, "uncertain_since": None})
 
 
-def _queued(message: OutboundViberMessage, conf: ViberSettings, now: dt.datetime) -> dict[str, Any]:
-    """A RequestId of its own; brand and sandbox as the settings have them now."""
+def _queued(
+    message: OutboundViberMessage, conf: ViberSettings, now: dt.datetime, *, again: bool = False
+) -> dict[str, Any]:
+    """A RequestId of its own, and what the settings say now. `again`: its old times do not count any more."""
+    when = max(now, message.send_at) if message.send_at and not again else now
+    expires_at = None if again else message.expires_at
+    if expires_at is None and conf.EXPIRES_AFTER is not None:
+        expires_at = when + conf.EXPIRES_AFTER
     return {
         "request_id": new_request_id(),
         "brandname": message.brandname or conf.BRANDNAME,
-        "sandbox": message.sandbox or conf.SANDBOX,
+        "sent_to_sandbox": goes_to_sandbox(message, conf),
         "queued_at": now,
-        "next_attempt_at": max(now, message.send_at) if message.send_at else now,
+        "next_attempt_at": when,
+        "expires_at": expires_at,
     }
+
+
+def goes_to_sandbox(message: OutboundViberMessage, conf: ViberSettings) -> bool:
+    """Would a first call made now go to the sandbox?"""
+    return message.sandbox or conf.SANDBOX or conf.leaves_out(message.phone)
 
 
 # -- out of the queue --------------------------------------------------------------------------------------------------
@@ -207,9 +228,15 @@ def claim(message: OutboundViberMessage, claim_id: str, lease_until: dt.datetime
 
 
 def release(message: OutboundViberMessage, *, when: dt.datetime | None, **columns: Any) -> Transition:
-    """Give up a claim: queued again or, where an earlier call may have been taken, unknown and to be repeated then."""
+    """Give up a claim: queued again or, where an earlier call may have been taken, unknown and to be repeated then.
+
+    What has been redacted meanwhile is not sent any more: cancelled, or unknown and not to be repeated.
+    """
     uncertain_since = columns.setdefault("uncertain_since", message.uncertain_since)
-    if uncertain_since and when and not may_repeat_at(uncertain_since, max(when, timezone.now())):
+    is_redacted = message.redacted_at is not None
+    if is_redacted and not uncertain_since:
+        return cancel(message, REDACTED)
+    if is_redacted or (uncertain_since and when and not may_repeat_at(uncertain_since, max(when, timezone.now()))):
         when = None
     to = Status.UNKNOWN if uncertain_since else Status.QUEUED
     return Transition(message, to, {"next_attempt_at": when, **columns})
@@ -218,6 +245,11 @@ def release(message: OutboundViberMessage, *, when: dt.datetime | None, **column
 def cancel(message: OutboundViberMessage, reason: str = "") -> Transition:
     """Take out a message that surely was not sent."""
     return Transition(message, Status.CANCELLED, _ended(reason))
+
+
+def take_out(message: OutboundViberMessage) -> Transition:
+    """Cancel a message whose phone has opted out."""
+    return Transition(message, Status.CANCELLED, _ended(OPTED_OUT), make_note(message, OPTED_OUT))
 
 
 def expire(message: OutboundViberMessage) -> Transition:
@@ -237,10 +269,13 @@ def _ended(reason: str) -> dict[str, Any]:
 
 def stop_repeating(messages: Sequence[OutboundViberMessage]) -> None:
     """Repeat these `unknown` messages no more; they stay so until a report comes. The caller has locked their rows."""
-    changes = [({"pk": message.id, "status": Status.UNKNOWN}, {"next_attempt_at": None}) for message in messages]
-    update_each(OutboundViberMessage, changes, using=OutboundViberMessage.objects.write_alias())
+    now, changes = timezone.now(), []
     for message in messages:
-        message.next_attempt_at = None
+        columns = {"next_attempt_at": None, "next_query_at": first_query_at(message, now)}
+        changes.append(({"pk": message.id, "status": Status.UNKNOWN}, columns))
+    update_each(OutboundViberMessage, changes, using=OutboundViberMessage.objects.write_alias())
+    for message, (_expected, columns) in zip(messages, changes, strict=True):
+        set_columns(message, **columns)
 
 
 # -- after a call ------------------------------------------------------------------------------------------------------
@@ -255,15 +290,23 @@ def answer(
     error: str,
     sms_id: str,
     next_attempt_at: dt.datetime | None,
+    now: dt.datetime,
 ) -> Transition:
-    """Write what a call came to."""
-    now = timezone.now()
+    """Write what a call came to. `event` holds nothing that a redacted message must not have.
+
+    `now`: when it is recorded, the same for all that are recorded together.
+    """
+    if message.redacted_at is not None:
+        if to == Status.QUEUED:
+            return Transition(message, Status.CANCELLED, _ended(REDACTED), event)
+        # What eSMS says may repeat the phone or the text.
+        error, next_attempt_at = "", None
     columns: dict[str, Any] = {"code_result": code, "error_message": error, "next_attempt_at": next_attempt_at}
     if sms_id:
         columns["sms_id"] = sms_id
     match to:
         case Status.SENT:
-            columns |= {"error_message": "", "sent_at": now, "next_query_at": first_query_at(message, sms_id, now)}
+            columns |= {"error_message": "", "sent_at": now, "next_query_at": first_query_at(message, now)}
         case Status.FAILED:
             columns |= {"completed_at": now, "uncertain_since": None}
         case Status.QUEUED:
@@ -283,8 +326,6 @@ def report(message: OutboundViberMessage, to: Status, columns: dict[str, Any], e
 
 
 # -- until when to repeat, and when to ask -----------------------------------------------------------------------------
-
-VIETNAM = zoneinfo.ZoneInfo("Asia/Ho_Chi_Minh")
 
 QUIET_END_OF_DAY = dt.timedelta(minutes=5)
 """No repeat starts so late in the day: it could reach eSMS tomorrow, when the RequestId may count as new."""
@@ -307,13 +348,16 @@ def may_repeat_at(uncertain_since: dt.datetime, when: dt.datetime) -> bool:
     return uncertain_since.astimezone(VIETNAM).date() == last.date()
 
 
-def first_query_at(message: OutboundViberMessage, sms_id: str, sent_at: dt.datetime) -> dt.datetime | None:
-    """When to ask eSMS about a message that it took. It finds one by the SMSID alone, and stores no sandbox message."""
-    return next_query_at(sent_at, timezone.now()) if sms_id and not message.sandbox else None
+def first_query_at(message: OutboundViberMessage, sent_at: dt.datetime) -> dt.datetime | None:
+    """When to ask eSMS about a message that it took, or may have taken. It stores no sandbox message."""
+    return next_query_at(sent_at, timezone.now()) if not message.sent_to_sandbox else None
 
 
 def next_query_at(sent_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
-    """When to ask what became of a message, if it has been asked by now; None: not again."""
+    """When to ask what became of a message, if it has been asked by now; None: not again.
+
+    `sent_at`: when it was called for, or taken.
+    """
     age = max(now - sent_at, FIRST_QUERY / 2)
     return sent_at + min(2 * age, LAST_QUERY) if age < LAST_QUERY else None
 
@@ -334,8 +378,8 @@ def make_note(message: OutboundViberMessage, text: str, **fields: Any) -> ViberM
     "Requested" has none, because what a caller asks for is never repeated.
     """
     fields.setdefault("kind", ViberMessageEvent.Kind.NOTE)
-    if fields["kind"] != ViberMessageEvent.Kind.REQUESTED:
-        fields.setdefault("fingerprint", uuid.uuid4().hex)
+    if fields["kind"] != ViberMessageEvent.Kind.REQUESTED and "fingerprint" not in fields:
+        fields["fingerprint"] = uuid.uuid4().hex
     return ViberMessageEvent(message=message, request_id=message.request_id, text=text[:500], **fields)
 
 

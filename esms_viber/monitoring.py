@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from django.core.checks import ERROR
@@ -15,12 +17,14 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .account import cost_of_queue
 from .codes import Verdict, describe
 from .conf import get_dispatcher, get_settings
-from .formatting import MOST_COUNTED, moment, stored, tell_count
+from .formatting import MOST_COUNTED, dong, moment, stored, tell_count
 from .gateways.loading import get_gateway
 from .lifecycle import new_request_id
-from .models import OutboundViberMessage, ViberGatewayState, ViberMessageEvent
+from .models import OutboundViberMessage, Purpose, ViberGatewayState, ViberMessageEvent, ViberPause
+from .models.pause import MOST_LANES, due_lanes
 from .tokens import LARGEST_PK, callback_url
 
 # -- the settings ------------------------------------------------------------------------------------------------------
@@ -90,6 +94,9 @@ STALLED_AFTER = dt.timedelta(minutes=10)
 QUIET = dt.timedelta(minutes=1)
 """After a call without an answer: if nothing was called for since, nobody tries whether eSMS answers again."""
 
+MOST_NAMED = 5
+"""Paused campaigns that a remark names."""
+
 MANY = 5
 """Phones in a row that eSMS refuses: then most likely the list is wrong."""
 
@@ -102,9 +109,9 @@ class QueueStatus:
     queued: int
     """Waiting to be sent, those for a later time included."""
     due: int
-    """To be called for now, for the first time or again."""
+    """To be called for now, for the first time or again; those that a pause or the hours hold included."""
     oldest_due_at: dt.datetime | None
-    """When the oldest of these became due."""
+    """When the oldest of these that nothing holds became due."""
     sending: int
     stuck: int
     """Claimed by a worker that is gone; the next one takes them over."""
@@ -130,8 +137,20 @@ class QueueStatus:
     """Brand names whose messages wait, with the code with which eSMS refuses them."""
     next_probe_at: dt.datetime | None
     """When the next call is to show whether any of that is over."""
+    paused: bool = False
+    """Is sending paused as a whole?"""
+    paused_campaigns: list[str] = field(default_factory=list)
+    promotional_from: dt.datetime | None = None
+    """When promotional messages that wait for their hours go out; None where none of them waits for that."""
     refused_phones: str = ""
     """The code with which eSMS has refused the last phones, one after the other; empty: it has not."""
+    balance: Decimal | None = None
+    """The balance of the account in VND, when eSMS was last asked for it; None: it never was."""
+    balance_at: dt.datetime | None = None
+    cost_of_queue: Decimal | None = None
+    """What the queue will cost by past prices; None where a price, or the balance, is not known."""
+    sender_seen_at: dt.datetime | None = None
+    """When a worker last looked for messages, give or take a minute; None: never."""
     misconfiguration: str = ""
     """Why no message goes out with the settings as they are, in a sentence for people; empty: they are right."""
 
@@ -209,11 +228,44 @@ class QueueStatus:
         return " ".join(told)
 
     def remarks(self) -> list[str]:
-        """Say what is odd, though messages go out, in sentences for people."""
-        if not self.refused_phones:
-            return []
-        sentence = _("eSMS refused the last %(count)d phones, one after the other: check where they come from.")
-        return [f"{sentence % {'count': MANY}} {_explained(self.refused_phones)}"]
+        """Say what somebody has arranged, or what is odd, though nothing is wrong, in sentences for people."""
+        found = []
+        for sentence, campaigns in self.pauses():
+            names = [*campaigns[:MOST_NAMED], *["…"] * (len(campaigns) > MOST_NAMED)]
+            found.append(f"{sentence} {', '.join(names)}." if names else sentence)
+        return [*found, *self.oddities()]
+
+    def oddities(self) -> list[str]:
+        """Return the remarks that are not about pauses."""
+        found = []
+        if self.promotional_from is not None:
+            sentence = _("Promotional messages wait for their hours, and go out from %(time)s on.")
+            found.append(sentence % {"time": moment(self.promotional_from)})
+        if self.refused_phones:
+            sentence = _("eSMS refused the last %(count)d phones, one after the other: check where they come from.")
+            found.append(f"{sentence % {'count': MANY}} {_explained(self.refused_phones)}")
+        if self.balance is not None and self.cost_of_queue is not None and self.balance < self.cost_of_queue:
+            sentence = _(
+                "The balance was %(balance)s at %(time)s, and what waits will cost about %(cost)s, going by the latest "
+                "prices. Top up the eSMS account, or ask for the balance again."
+            )
+            cost = dong(self.cost_of_queue)
+            if self.queued > MOST_COUNTED:
+                cost = _("%(cost)s or more") % {"cost": cost}
+            told = {"balance": dong(self.balance), "time": moment(self.balance_at), "cost": cost}
+            found.append(sentence % told)
+        return found
+
+    def pauses(self) -> list[tuple[str, list[str]]]:
+        """Say what is paused, each sentence with the campaigns that it names; none where it is about everything."""
+        found: list[tuple[str, list[str]]] = []
+        if self.paused:
+            found.append((_("Sending is paused: nothing goes out until somebody resumes it."), []))
+        if self.paused_campaigns:
+            count = len(self.paused_campaigns)
+            sentence = ngettext("One campaign is paused:", "%(count)d campaigns are paused:", count) % {"count": count}
+            found.append((sentence, self.paused_campaigns))
+        return found
 
     def decisions(self) -> dict[str, str]:
         """Say what only a person can find out or decide: sentences by the queryset's method that finds the messages."""
@@ -236,10 +288,14 @@ class QueueStatus:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every field and property for JSON, with times in ISO 8601."""
-        fields = {
-            name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()
-        }
+        """Return every field and property for JSON, with times in ISO 8601 and amounts as text."""
+        fields: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if isinstance(value, dt.datetime):
+                value = value.isoformat()
+            elif isinstance(value, Decimal):
+                value = str(value)
+            fields[name] = value
         return {**fields, "stalled": self.stalled, "blocked": self.blocked, "needs_a_person": self.needs_a_person}
 
 
@@ -251,8 +307,13 @@ def get_queue_status() -> QueueStatus:
     now = timezone.now()
     messages = OutboundViberMessage.objects.for_writing()
     queued, unknown = messages.queued(), messages.unknown()
-    # One status at a time, because the index has them in that order.
-    oldest = [rows.soonest_first(now).values_list("next_attempt_at", flat=True).first() for rows in (queued, unknown)]
+    holds = ViberPause.objects.holds()
+    lanes = itertools.islice(due_lanes(messages, holds, now), MOST_LANES)
+    oldest = [lane.values_list("next_attempt_at", flat=True).first() for lane in lanes]
+    opens_at = holds.opens_at(now)
+    if opens_at is not None:
+        promotional = [rows.filter(purpose=Purpose.PROMOTIONAL).soonest_first(now) for rows in (queued, unknown)]
+        opens_at = opens_at if any(rows.exists() for rows in promotional) else None
     sending = (
         messages.sending()
         .order_by()[: MOST_COUNTED + 1]
@@ -265,11 +326,14 @@ def get_queue_status() -> QueueStatus:
     events = ViberMessageEvent.objects.for_writing().filter(kind=ViberMessageEvent.Kind.ATTEMPT).order_by("-pk")
     calls = list(events.only("created_at", "code", "text", "data")[:MANY])
     last = calls[0] if calls else None
-    states = {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble()}
-    account = states.get("")
+    rows = {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble_or_account()}
+    # Where nobody has asked for the balance, and no worker was seen, the account has no row.
+    noted = rows.get("", ViberGatewayState())
+    states = {name: state for name, state in rows.items() if state.in_trouble}
+    account, queued_count = states.get(""), queued.bounded_count()
     return QueueStatus(
         at=now,
-        queued=queued.bounded_count(),
+        queued=queued_count,
         due=messages.due(now).bounded_count(),
         oldest_due_at=min((when for when in oldest if when is not None), default=None),
         **sending,
@@ -283,7 +347,14 @@ def get_queue_status() -> QueueStatus:
         outage=account is not None and _is_outage(account, last, now),
         refused_brands={name: state.code for name, state in sorted(states.items()) if name and state.is_open},
         next_probe_at=min((s.next_probe_at for s in states.values() if s.next_probe_at is not None), default=None),
+        paused=holds.everything,
+        paused_campaigns=sorted(holds.campaigns),
+        promotional_from=opens_at,
         refused_phones=_refused_phones(calls),
+        balance=noted.balance,
+        balance_at=noted.balance_at,
+        cost_of_queue=cost_of_queue(queued_count) if noted.balance is not None and queued_count else None,
+        sender_seen_at=noted.sender_seen_at,
         misconfiguration=find_trouble(),
     )
 

@@ -98,6 +98,12 @@ def mask_phone(phone: str) -> str:
     return f"{phone[:5]}***{phone[-3:]}" if _E164.fullmatch(phone) else "***"
 
 
+def holds_number(text: str, phone: str) -> bool:
+    """Do the digits of this E.164 number stand in the text, however they are grouped, and however the number begins?"""
+    digits = phone.removeprefix("+84")
+    return bool(digits) and digits in "".join(c for c in text if c.isdigit())
+
+
 def phone_beginnings(text: str) -> list[str]:
     """Return how stored numbers may begin, given a whole number, or the beginning of one, in any spelling.
 

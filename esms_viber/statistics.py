@@ -17,6 +17,7 @@ from django.db.models import Case, Count, IntegerField, Max, Min, Q, Sum, Value,
 from django.utils import timezone
 
 from .models import Status
+from .models.choices import REDACTED
 from .models.querysets import MessageQuerySet
 
 COUNTED = tuple(status for status in Status if status != Status.DRAFT)
@@ -117,9 +118,11 @@ class Progress:
 
 
 def counted(messages: MessageQuerySet) -> MessageQuerySet:
-    """Leave out drafts, and sandbox messages, because nobody delivers or charges these."""
+    """Leave out drafts, rehearsals, and sandbox messages, because nobody delivers or charges these."""
     # Exclude instead of naming what is wanted, because SQLite would take an index of that for the best one.
-    return messages.for_writing().exclude(sandbox=True).exclude(status=Status.DRAFT).order_by()
+    real = messages.for_writing().exclude(sent_to_sandbox=True).exclude(rehearsal=True).exclude(status=Status.DRAFT)
+    # A draft is cancelled when it is redacted, and must not become one more message in the figures.
+    return real.exclude(status=Status.CANCELLED, queued_at=None, error_message=REDACTED).order_by()
 
 
 def get_figures(messages: MessageQuerySet, days: Sequence[dt.date]) -> tuple[Figures, Progress]:
@@ -316,10 +319,21 @@ def took(number: int) -> Q:
 
 def latest_of_campaign(messages: MessageQuerySet, name: str) -> dt.datetime | None:
     """Return when the latest message of the campaign was created, going by the numbers of the messages."""
-    # A maximum would read all of them. Sorted by the campaign as well, because PostgreSQL takes them to be spread over
-    # the whole table, and would look for them from its end.
-    rows = messages.filter(campaign__gte=name, campaign__lte=name).order_by("-campaign", "-pk")
-    return max(rows.values_list("created_at", flat=True)[:_LOOKED_AT], default=None)
+    # A maximum would read all of them.
+    return max(_latest(messages, name).values_list("created_at", flat=True)[:_LOOKED_AT], default=None)
+
+
+def was_stopped(messages: MessageQuerySet, name: str) -> bool:
+    """Has somebody cancelled any of the latest messages of the campaign, which are the last to go out?"""
+    # What is cancelled for another reason, for example an opt-out, has it as its error.
+    latest = _latest(messages, name).values_list("status", "error_message")[:_LOOKED_AT]
+    return (Status.CANCELLED.value, "") in set(latest)
+
+
+def _latest(messages: MessageQuerySet, name: str) -> MessageQuerySet:
+    # Sorted by the campaign as well, because PostgreSQL takes its messages to be spread over the whole table, and would
+    # look for them from its end.
+    return messages.filter(campaign__gte=name, campaign__lte=name).order_by("-campaign", "-pk")
 
 
 def start_of(day: dt.date) -> dt.datetime:

@@ -27,7 +27,7 @@ FLOORS = (
     "delivery",
     "reports dispatch",
     "creation",
-    "resend",
+    "resend privacy",
     "services",
     "mailing signal_handlers views",
     "admin management checks testing urls",
@@ -35,7 +35,7 @@ FLOORS = (
 )
 """A room imports from its own floor and from those above it in this list."""
 
-LONGEST = 560
+LONGEST = 620
 
 
 def floor(module: str) -> int:

@@ -1,28 +1,37 @@
-"""The balance: asked of eSMS over its socket, remembered for a few minutes, told in words where it cannot be had."""
+"""Balance and brand names: asked of eSMS over its socket, remembered, told in words where they cannot be had."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from io import StringIO
+from typing import Any
 
 import pytest
-from django.core.cache import cache
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import DatabaseError
+from django.test import Client
 
-from esms_viber.account import Balance, BalanceUnavailable, ask, remembered
+from esms_viber.account import (
+    Balance,
+    BalanceUnavailable,
+    BrandnamesUnavailable,
+    ask,
+    ask_brandnames,
+    remembered_brandnames,
+)
 from esms_viber.gateways.base import BalanceResult, CallOutcome
 from esms_viber.gateways.esms import EsmsGateway
+from esms_viber.monitoring import get_queue_status
 from tests.clock import Clock
 from tests.fake_gateway import Close, FakeGateway, http_answer, json_answer
 
+pytestmark = pytest.mark.django_db
 
-@pytest.fixture(autouse=True)
-def _nothing_remembered() -> Iterator[None]:
-    cache.clear()
-    yield
-    cache.clear()
+
+def remembered() -> Balance | None:
+    status = get_queue_status()
+    return None if status.balance is None or status.balance_at is None else Balance(status.balance, status.balance_at)
 
 
 def has(amount: object) -> list:
@@ -34,17 +43,9 @@ def test_what_esms_said_is_remembered_with_its_time(esms: FakeGateway, clock: Cl
     esms.answer(has(36693))
     balance = ask()
     assert balance.amount == Decimal(36693)
-    clock.advance(minutes=3)
+    clock.advance(days=3)
     assert remembered() == balance
     assert len(esms.requests) == 1
-
-
-def test_it_is_forgotten_after_five_minutes(esms: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept_for = []
-    monkeypatch.setattr(cache, "set", lambda key, value, timeout: kept_for.append((value, timeout)))
-    esms.answer(has("12.50"))
-    balance = ask()
-    assert kept_for == [(balance, 300)]
 
 
 def test_who_asks_again_gets_a_new_answer(esms: FakeGateway) -> None:
@@ -159,13 +160,104 @@ def test_esms_itself_is_to_be_tried_again_later(settings, url: str) -> None:
     assert "BASE_URL" not in str(error.value)
 
 
-def test_the_command_tells_the_same(esms: FakeGateway) -> None:
-    esms.answer(has(36693), json_answer({"CodeResponse": "103", "Balance": 0}))
+def names(*names: str, kind: object = 23) -> list:
+    listed = [{"Brandname": name, "Type": kind} for name in names]
+    return json_answer({"CodeResponse": "100", "ListBrandName": [*listed, {"Brandname": "QC", "Type": 1}]})
+
+
+def check(**options: Any) -> str:
     out = StringIO()
-    call_command("check_esms", stdout=out)
-    assert out.getvalue() == "eSMS accepts the keys. Balance: 36,693 đ\n"
+    call_command("check_esms", stdout=out, **options)
+    return out.getvalue()
+
+
+def test_the_command_tells_the_same(esms: FakeGateway) -> None:
+    esms.answer(has(36693), names("OTHER", "SHOP"), json_answer({"CodeResponse": "103", "Balance": 0}))
+    assert check() == "eSMS accepts the keys. Balance: 36,693 đ\nBrand names active for Viber: OTHER, SHOP\n"
+    assert remembered_brandnames() == ["OTHER", "SHOP"]
     with pytest.raises(CommandError, match=r"Code 103: The balance .* Top up"):
-        call_command("check_esms")
+        check()
+
+
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        (names("OTHER"), "“SHOP”, which is not active for Viber. Use one of those that are (OTHER), or ask eSMS"),
+        (names(), "those that are (none)"),
+        (names("Shop", "OTHER"), "“SHOP”, but it is registered as “Shop”: write it so."),
+        (names("SHOP", kind=2), "which is not active for Viber"),
+    ],
+)
+def test_a_brand_name_that_is_not_active_is_told_with_a_remedy(esms: FakeGateway, listed: list, sentence: str) -> None:
+    esms.answer(has(36693), listed)
+    with pytest.raises(CommandError) as error:
+        check()
+    assert error.value.returncode == 1
+    assert 'ESMS_VIBER["BRANDNAME"]' in str(error.value)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (json_answer({"CodeResult": "777"}), "eSMS did not tell the brand names: 777: "),
+        (json_answer({"CodeResponse": "100"}), "eSMS did not tell the brand names: the answer lists none."),
+        ([Close()], "eSMS did not tell the brand names: Connection closed before the answer was complete."),
+    ],
+)
+def test_without_a_list_of_brand_names_nothing_is_wrong(esms: FakeGateway, answer: list, sentence: str) -> None:
+    esms.answer(has(1), names("SHOP"))
+    check()
+    esms.answer(has(1), answer)
+    assert sentence in check()
+    assert remembered_brandnames() == ["SHOP"], "what was known stays"
+    esms.answer(answer)
+    with pytest.raises(BrandnamesUnavailable):
+        ask_brandnames()
+
+
+@pytest.mark.parametrize(("minimum", "is_enough"), [(999, True), (1000, True), (1001, False)])
+def test_the_command_fails_where_the_balance_is_under_a_minimum(
+    esms: FakeGateway, minimum: int, is_enough: bool
+) -> None:
+    esms.answer(has(1000), names("OTHER" if not is_enough else "SHOP"))
+    if is_enough:
+        assert "1,000 đ" in check(minimum=minimum)
+    else:
+        with pytest.raises(CommandError, match=r"under 1,001 đ\. Top up the eSMS account\.") as error:
+            check(minimum=minimum)
+        assert error.value.returncode == 1
+        assert "not active for Viber" in str(error.value), "all that is wrong is told"
+
+
+def test_the_command_works_before_the_tables_are_made(esms: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    from esms_viber.models import ViberGatewayState
+
+    def missing(self: Any, **columns: Any) -> None:
+        raise DatabaseError("no such table")
+
+    monkeypatch.setattr(type(ViberGatewayState.objects.all()), "note_of_account", missing)
+    monkeypatch.setattr(type(ViberGatewayState.objects), "note_of_account", missing)
+    esms.answer(has(36693), names("SHOP"))
+    assert "36,693 đ" in check()
+
+
+def test_asking_for_the_balance_in_the_admin_asks_for_the_names_too(esms: FakeGateway, admin_client: Client) -> None:
+    esms.answer(has(36693), names("Cà Phê", "SHOP"))
+    page = admin_client.post("/admin/esms_viber/outboundvibermessage/viber-balance/", follow=True).content.decode()
+    assert "The balance of the eSMS account is 36,693 đ." in page
+    assert remembered_brandnames() == ["Cà Phê", "SHOP"]
+    form = admin_client.get("/admin/esms_viber/outboundvibermessage/add/").content.decode()
+    assert 'list="id_brandname_offered"' in form
+    assert '<datalist id="id_brandname_offered"><option value="Cà Phê"></option><option value="SHOP">' in form
+    mailing = admin_client.get("/admin/esms_viber/outboundvibermessage/viber-send-to-many/").content.decode()
+    assert '<option value="Cà Phê"></option>' in mailing
+
+
+def test_no_names_are_offered_before_anybody_asked(admin_client: Client) -> None:
+    form = admin_client.get("/admin/esms_viber/outboundvibermessage/add/").content.decode()
+    assert 'name="brandname"' in form
+    assert "datalist" not in form
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -44,7 +44,8 @@ def test_rows_can_be_inserted_after_those_that_were_filled():
 
 
 def test_one_command_measures_by_name_and_prints_json():
-    command = [sys.executable, "-m", "tests.benchmarks", "--rows", "2000", "--rounds", "1", "--json", "pages"]
+    command = [sys.executable, "-m", "tests.benchmarks", "--rows", "2000", "--rounds", "1", "--json"]
+    command += ["pages", "pausing", "pruning"]
     environment = {name: value for name, value in os.environ.items() if name != "TEST_DATABASE_URL"}
 
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -52,9 +53,11 @@ def test_one_command_measures_by_name_and_prints_json():
     assert not ended.returncode, ended.stderr
     found = json.loads(ended.stdout)
     assert found["machine"]["database"].startswith("SQLite")
-    [pages] = found["benchmarks"]
+    pages, pausing, pruning = found["benchmarks"]
     assert pages["benchmark"] == "pages"
     assert {"list, first page", "search, SMSID", "overview, 30 of 180 days", "drain with nothing due"} <= {
         result["name"] for result in pages["results"]
     }
     assert all(0 < result["min"] <= result["ms"] <= result["max"] for result in pages["results"])
+    assert "claim of 128, held: 2,000 by a pause" in {result["name"] for result in pausing["results"]}
+    assert "a transaction, delete_after of 2,000" in {result["name"] for result in pruning["results"]}

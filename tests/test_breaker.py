@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -613,7 +614,8 @@ def test_one_result_that_cannot_be_written_costs_only_itself(esms, clock, caplog
 
     def fail(execute, sql, params, many, context):
         # PostgreSQL is given a list for each column.
-        values = itertools.chain.from_iterable(p if isinstance(p, list) else [p] for p in params or ())
+        given = params.values() if isinstance(params, dict) else params or ()
+        values = itertools.chain.from_iterable(each if isinstance(each, list) else [each] for each in given)
         is_about_it = any(f"-{bad.pk}-" in str(value) for value in values)
         if sql.startswith("INSERT") and "messageevent" in sql and is_about_it:
             from django.db import DataError
@@ -653,12 +655,14 @@ def lost_commits(monkeypatch):
     commit = BaseDatabaseWrapper._commit
     lost = []
 
-    def lose(times: int, *, after: int = 0) -> None:
+    def lose(times: int, *, after: int = 0, once: Callable[[], object] = lambda: True) -> None:
+        """Lose the answers to so many commits: those that follow the first `after` while `once()` holds."""
         countdown = [after]
 
         def committed(self):
+            is_counted = once()
             commit(self)
-            countdown[0] -= 1
+            countdown[0] -= bool(is_counted)
             if countdown[0] < 0 and len(lost) < times:
                 lost.append(1)
                 raise OperationalError("the connection was lost")
@@ -752,7 +756,8 @@ def test_a_row_that_cannot_be_taken_over_holds_up_no_other(esms, clock, caplog):
     bad = rows[2]
 
     def fail(execute, sql, params, many, context):
-        values = itertools.chain.from_iterable(p if isinstance(p, list) else [p] for p in params or ())
+        given = params.values() if isinstance(params, dict) else params or ()
+        values = itertools.chain.from_iterable(each if isinstance(each, list) else [each] for each in given)
         if sql.startswith("UPDATE") and "outboundvibermessage" in sql and bad.pk in list(values):
             from django.db import DataError
 
@@ -780,6 +785,46 @@ def test_probes_of_a_brand_without_an_answer_use_up_no_tries(esms, clock, settin
     clock.advance(minutes=2)
     drain()
     assert states() == {"sent": 26}
+
+
+def test_an_outage_ends_though_all_that_waits_is_of_a_refused_brand(esms, clock):
+    """The probes of the brand name meet the outage, and then the account's own have nothing else to call for."""
+    queue(30, brandname="Only")
+    esms.answer_all(refused("104"))
+    drain()
+    esms.answer_all([Close()])
+    for _ in range(8):
+        clock.advance(minutes=2)
+        drain()
+    assert ViberGatewayState.objects.get(brandname="").is_open
+
+    esms.answer_all(refused("104"))
+    clock.advance(minutes=2)
+    drain()
+    assert not ViberGatewayState.objects.get(brandname="").is_open, "eSMS answers again"
+    esms.answer_all(accepted())
+    clock.advance(minutes=2)
+    drain()
+    assert states() == {"sent": 30}
+
+
+def test_a_refused_account_is_probed_with_a_refused_brand_no_faster_than_with_others(esms, clock):
+    queue(30, brandname="Only")
+    esms.answer_all(refused("104"))
+    drain()
+    clock.advance(minutes=2)
+    esms.answer_all(refused("103"))
+    drain()
+    esms.answer_all(refused("104"))
+    called = len(esms.requests)
+    for _ in range(5):
+        clock.advance(minutes=2)
+        drain()
+    assert len(esms.requests) - called <= 5
+    esms.answer_all(accepted())
+    clock.advance(minutes=2)
+    drain()
+    assert states() == {"sent": 30}
 
 
 def test_an_account_in_trouble_is_not_opened_again_and_again_by_other_refusals(esms, clock, caplog):
@@ -844,7 +889,7 @@ def test_calls_stop_when_another_process_has_opened_the_breaker(esms, settings):
     def then_open(request):
         if len(esms.requests) == 2:
             now = timezone.now()
-            ViberGatewayState.objects.create(opened_at=now, next_probe_at=now + dt.timedelta(minutes=1))
+            ViberGatewayState.objects.note_of_account(opened_at=now, next_probe_at=now + dt.timedelta(minutes=1))
             connection.close()
         return [Hang()]
 
@@ -911,10 +956,9 @@ def test_a_commit_lost_at_the_last_try_is_recognised(esms, lost_commits, told, m
     """All tries of the transaction fail after they have been committed; then the results are stored one by one."""
     monkeypatch.setattr("esms_viber.database.TRIES", 1)
     monkeypatch.setattr(worker, "_PATIENCE", 0)
-    monkeypatch.setattr(worker, "LOOKING", 0.01)
     queue(3)
-    lost_commits(1, after=3)
-    deliver_due_messages()
+    lost_commits(1, once=lambda: esms.requests)
+    deliver_due_messages(limit=3)  # so that nothing else is claimed, however slow the machine
     assert lost_commits.lost
     assert states() == {"sent": 3}
     assert ViberMessageEvent.objects.filter(kind="attempt").count() == 3

@@ -6,11 +6,13 @@ import datetime as dt
 import logging
 from contextlib import contextmanager
 from decimal import Decimal
+from io import StringIO
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 from django.core.cache import caches
+from django.core.management import call_command
 from django.core.signing import Signer
 from django.db import OperationalError, connection
 from django.http import HttpResponse
@@ -666,10 +668,10 @@ def test_statements_of_a_callback_are_few_and_do_not_grow_with_the_history(befor
     with statements() as first:
         report(path, TAKEN, SMSID="another")
     # The second SELECT counts the callbacks that moved nothing.
-    assert first == ["SELECT", "SELECT", *([] if before else ["UPDATE"]), "INSERT"]
+    assert first == ["SELECT", "SELECT", "UPDATE", "INSERT"]
     with statements() as nonsense:
         assert report(path, SendStatus="x").status_code == 400
-    assert nonsense == ["SELECT", "SELECT", "INSERT"]
+    assert nonsense == ["SELECT", "SELECT", "UPDATE", "INSERT"]  # the UPDATE only holds the row against redaction
     with statements() as final:
         report(path, DELIVERED)
     assert final == ["SELECT", "UPDATE", "INSERT"]
@@ -715,7 +717,7 @@ def test_statements_of_a_callback_with_those_of_its_transaction():
     assert words_of(_changed(path, len(path) - 20), DELIVERED) == []
     for earlier in (old_path, path):
         words = words_of(earlier, {"SendStatus": "0"})
-        assert words == ["SELECT", "SELECT", "BEGIN", "INSERT", "COMMIT"]
+        assert words == ["SELECT", "SELECT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
         assert words_of(earlier, {"SendStatus": "0"}) == ["SELECT"]
     assert words_of(path, DELIVERED) == ["SELECT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
     assert words_of(path, DELIVERED) == ["SELECT"]
@@ -1026,3 +1028,97 @@ def test_receiver_that_fails_does_not_undo_a_report(caplog):
     assert status_of(message) == "delivered"
     assert "status_changed receiver failed: ValueError" in caplog.text
     assert "the shop is closed" not in caplog.text
+
+
+# -- applied later -----------------------------------------------------------------------------------------------------
+
+
+def refresh() -> str:
+    out = StringIO()
+    call_command("refresh_viber_messages", stdout=out)
+    return out.getvalue()
+
+
+def could_not_be_applied(monkeypatch, path, parameters=DELIVERED):
+    with monkeypatch.context() as broken:
+        broken.setattr(applying, "apply_report", _fail)
+        assert report(path, parameters).status_code == 500
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_whose_applying_failed_is_applied_by_the_command(monkeypatch, clock):
+    message, path = send()
+    could_not_be_applied(monkeypatch, path)
+    assert "applied" not in refresh(), "eSMS may repeat it at once"
+    clock.advance(minutes=2)
+    assert refresh().startswith("One stored report was applied.\n")
+    (event,) = callbacks_of(message)
+    assert (event.applied, event.apply_again_at, status_of(message)) == (True, None, "delivered")
+    assert "applied" not in refresh()
+    assert report(path, DELIVERED).status_code == 200
+    assert len(callbacks_of(message)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stored_report_with_more_than_is_kept_is_applied_too(monkeypatch, clock):
+    message, path = send()
+    could_not_be_applied(monkeypatch, path, {**DELIVERED, "padding": "x" * 500, **{f"p{n}": "1" for n in range(60)}})
+    clock.advance(minutes=2)
+    refresh()
+    (event,) = callbacks_of(message)
+    assert (event.applied, status_of(message)) == (True, "delivered")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_that_was_repeated_meanwhile_is_not_counted_again(monkeypatch, clock):
+    message, path = send()
+    could_not_be_applied(monkeypatch, path)
+    assert report(path, DELIVERED).status_code == 200
+    clock.advance(minutes=2)
+    assert "applied" not in refresh()
+    (event,) = callbacks_of(message)
+    assert (event.applied, event.apply_again_at) == (True, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stored_report_that_moves_nothing_is_tried_once(monkeypatch, clock):
+    message, path = send()
+    could_not_be_applied(monkeypatch, path, UNDELIVERED)
+    assert report(path, DELIVERED).status_code == 200
+    clock.advance(minutes=2)
+    assert "applied" not in refresh()
+    assert status_of(message) == "delivered"
+    assert {event.apply_again_at for event in callbacks_of(message)} == {None}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_that_fails_again_is_tried_hourly_for_seven_days(monkeypatch, clock, caplog):
+    message, path = send()
+    could_not_be_applied(monkeypatch, path)
+    clock.advance(minutes=2)
+    with monkeypatch.context() as broken:
+        broken.setattr(applying, "apply_report", _fail)
+        refresh()
+        assert "stored report for message" in caplog.text
+        (event,) = callbacks_of(message)
+        assert dt.timedelta(minutes=59) < event.apply_again_at - timezone.now() <= dt.timedelta(hours=1)
+        clock.advance(days=7)
+        refresh()
+        (event,) = callbacks_of(message)
+        assert event.apply_again_at is None
+    assert status_of(message) == "sent"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stored_reports_are_read_in_slices_by_an_index(monkeypatch, clock):
+    sent = [send() for _number in range(5)]
+    for _message, path in sent:
+        could_not_be_applied(monkeypatch, path)
+    monkeypatch.setattr(callbacks, "_SLICE", 2)
+    monkeypatch.setattr(callbacks, "_MOST_APPLIED", 4)
+    clock.advance(minutes=2)
+    assert callbacks.apply_stored_reports() == 4
+    assert callbacks.apply_stored_reports() == 1
+    assert callbacks.apply_stored_reports() == 0
+    index = next(each for each in ViberMessageEvent._meta.indexes if each.name == "esms_viber_apply_again")
+    assert index.fields == ["apply_again_at", "id"]

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections
 
 from esms_viber.delivery import breaker, worker
 from esms_viber.delivery.worker import watch
@@ -114,6 +114,7 @@ def test_messages_that_are_never_answered_hold_up_no_other(esms, settings, clock
     esms.answer_all(lambda request: [Close()] if request["Phone"] in bad else accepted())
     queue(100)
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    send(limit=90)  # apart, because silence that began before an accepted call ended is no sign of an outage
     with pytest.raises(CommandError):
         send()
     for _ in range(12):
@@ -342,6 +343,47 @@ def test_a_time_limit_in_the_middle_of_a_run_loses_no_answer(esms, settings):
     worker.deliver_due_messages()
     assert states() == {"sent": 40}
     assert len({request["RequestId"] for request in esms.requests}) == len(esms.requests) == 40
+
+
+@pytest.mark.parametrize("table", ["messageevent", "outboundvibermessage"])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_time_limit_in_the_middle_of_a_write_ends_the_run_and_loses_no_answer(esms, settings, table, concurrency):
+    """It is about no result, as a value is that the database does not take, and after which the run goes on."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": concurrency}
+    esms.answer_all(accepted())
+    queue(60)
+    limits = [TimeLimit]
+
+    def end(execute, sql, params, many, context):
+        if limits and esms.requests and sql.startswith(("INSERT", "UPDATE")) and table in sql:
+            raise limits.pop()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(end), pytest.raises(TimeLimit):
+        worker.deliver_due_messages()
+    called = len({request["RequestId"] for request in esms.requests})
+    assert 0 < called < 60
+    assert states() == {"sent": called, "queued": 60 - called}
+    worker.deliver_due_messages()
+    assert states() == {"sent": 60}
+    assert len(esms.requests) == 60
+
+
+def test_a_result_that_the_sites_code_cannot_store_costs_only_itself(esms, settings):
+    """As a receiver or an instrumentation of the site may, with an error that is none of a database."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    esms.answer_all(accepted())
+    bad, *_ = queue(20)
+
+    def fail(execute, sql, params, many, context):
+        if sql.startswith("INSERT") and "messageevent" in sql and f"-{bad.pk}-1" in str(params):
+            raise KeyError("no such span")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(fail):
+        worker.deliver_due_messages()
+    assert states() == {"sent": 19, "sending": 1}
+    assert len(esms.requests) == 20
 
 
 # -- going on ----------------------------------------------------------------------------------------------------------

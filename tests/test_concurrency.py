@@ -583,7 +583,7 @@ def test_answer_to_a_sender_that_lost_its_claim_harms_nothing(late, second, whil
     assert message.sms_id in {late.sms_id, second.sms_id} - ({""} if late.sms_id or second.sms_id else set())
     assert message.events.filter(kind="attempt").count() == 2, "both answers are kept"
     assert message.next_attempt_at is None
-    assert (message.next_query_at is not None) is bool(message.sms_id), "what can be asked about is asked about"
+    assert message.next_query_at is not None, "it is asked about by its SMSID, or looked up in eSMS's list"
     assert [new for _pk, _old, new in moves] == ["sending", "unknown", "sending", "sent"]
 
 

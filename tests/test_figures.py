@@ -73,7 +73,7 @@ def test_what_is_older_counts_as_one_and_comes_last() -> None:
 
 def test_drafts_and_sandbox_messages_are_not_counted() -> None:
     store("draft", 2, created_at=on(FIRST, 9))
-    store("delivered", 3, created_at=on(FIRST, 9), sandbox=True, total_price=Decimal(450), campaign="tet")
+    store("delivered", 3, created_at=on(FIRST, 9), sent_to_sandbox=True, total_price=Decimal(450), campaign="tet")
     found = look()
     assert found == Figures(total=Tally(), days=[], failures=[], deliveries=[0, 0, 0, 0, 0])
     assert campaigns() == {}

@@ -276,7 +276,8 @@ def _bulk_update(message: OutboundViberMessage) -> None:
     for name in message.CALLERS_COLUMNS:
         setattr(draft, name, message.__dict__[name])
     try:
-        OutboundViberMessage.objects.bulk_update([draft], ["content_type", *message.CALLERS_COLUMNS[:9], "object_id"])
+        names = [*message.CALLERS_COLUMNS[:10], "content_type", "object_id", "metadata"]
+        OutboundViberMessage.objects.bulk_update([draft], names)
         OutboundViberMessage.objects.bulk_update([draft], ["send_at", "expires_at"])
     finally:
         draft.delete()

@@ -200,7 +200,7 @@ def test_an_sms_id_that_comes_with_a_report_makes_it_askable(esms, clock):
     esms.answer(json_answer({"CodeResult": "124", "ErrorMessage": "Request exist 1"}))
     deliver_due_messages()
     message.refresh_from_db()
-    assert (message.status, message.sms_id, message.next_query_at) == ("sent", "", None)
+    assert (message.status, message.sms_id) == ("sent", "")
     play_callback(message, SendStatus="7", SMSID="sms-late")
     answer(esms, DELIVERED)
     clock.advance(minutes=10)

@@ -21,7 +21,7 @@ from esms_viber import testing
 from esms_viber.mailing.mailing import Mailing, review, store
 from esms_viber.mailing.recipients import read_pasted
 from esms_viber.models import OutboundViberMessage as Message
-from esms_viber.models import ViberMessageEvent
+from esms_viber.models import ViberMessageEvent, ViberOptOut
 from esms_viber.services import (
     cancel_viber_messages,
     deliver_due_messages,
@@ -316,3 +316,29 @@ def test_a_mailing_is_sent_from_the_admin(staff: Client) -> None:
     form |= {"campaign": "tet", "phones": "0901888484, 0912345678", "kind": "text", "content": "Hi"}
     assert staff.post(f"{LIST}viber-send-to-many/", form | {"_confirm": "1"}, follow=True).status_code == 200
     assert Message.objects.filter(campaign="tet", status="sent").count() == 2
+
+
+def test_the_admin_of_opt_outs(staff: Client, user: User) -> None:
+    url = "/admin/esms_viber/viberoptout/"
+    given = {"phone": PHONE, "scope": "promotional", "note": "", "_save": "1"}
+    assert "gets no promotional messages any more" in told(staff.post(f"{url}add/", given, follow=True))
+    assert "nothing was changed" in told(staff.post(f"{url}add/", given, follow=True)).lower()
+    staff.post(f"{url}viber-paste/", {"pasted": f"{PHONE}, 0912345678", "scope": "everything", "note": "a list"})
+    found = ViberOptOut.objects.get(phone=PHONE)
+    assert (found.scope, found.user, found._state.db) == ("everything", user, "messages")
+    assert "lan" in staff.get(url, {"q": "0901"}).content.decode()
+    assert staff.post(f"{url}{found.pk}/change/", given | {"note": "x"}).status_code == 302
+    assert staff.post(f"{url}{found.pk}/delete/", {"post": "yes"}).status_code == 302
+    choose(staff, "delete_selected", ViberOptOut.objects.get().pk, url=url, post="yes")
+    assert not ViberOptOut.objects.exists()
+    assert LogEntry.objects.count() == 4
+
+
+def test_a_pause_lies_beside_the_messages_and_its_log_beside_the_users(staff: Client) -> None:
+    for verb in ("pause", "resume"):
+        response = staff.post(f"{LIST}viber-{verb}/", {"campaign": "tet", "note": "17"}, follow=True)
+        assert response.status_code == 200
+    assert [(entry.action_flag, entry.object_repr) for entry in LogEntry.objects.order_by("pk")] == [
+        (1, "tet"),
+        (3, "tet"),
+    ]

@@ -152,8 +152,9 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"FORCE_SCRIPT_NAME": "/shop", "PREPEND_WWW": True}),
     ({**ESMS, "BASE_URL": "http://localhost/"}, {}),
     ({"MAX_QUERY_LENGTH": 10, "CALLBACK_ORIGIN": "https://shop.example.vn/esms-viber"}, {}),
+    ({"PROMOTIONAL_HOURS": ("08:00", "21:00")}, {}),
 ]
-CODE_ALONE = {"E004", "E005", "W002", "W004", "W008", "W011", "W014", "W015"}
+CODE_ALONE = {"E004", "E005", "W002", "W004", "W008", "W011", "W014", "W015", "W016"}
 """Checks whose hint is a line of settings, in the same words everywhere."""
 
 

@@ -49,6 +49,9 @@ class MessageAdminBase(ModelAdmin):
     def has_send_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("esms_viber.send_outboundvibermessage")
 
+    def has_redact_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("esms_viber.redact_outboundvibermessage")
+
     def has_change_permission(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> bool:
         """Let nobody change a message that was handed over for sending; it can only be viewed."""
         return super().has_change_permission(request, obj) and (obj is None or obj.is_editable)
@@ -92,5 +95,5 @@ def _delete(pks: list[int]) -> None:
     in_transaction(write, using=rows.write_alias())
 
 
-MOST_AT_ONCE = 5000
-"""Messages that one request plans and queues."""
+MOST_AT_ONCE = 1500
+"""Messages that one request plans and queues. More are sent or cancelled in slices."""

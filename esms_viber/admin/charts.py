@@ -95,6 +95,11 @@ def _bar(parts: Iterable[tuple[str, int]], longest: int) -> list[Part]:
     return [Part(kind, x, end - x) for (kind, _count), x, end in zip(parts, starts, ends, strict=False) if end > x]
 
 
+def bar_of(tally: Tally) -> list[Part]:
+    """Draw how many are in each state."""
+    return _bar(((status, tally.counts[status]) for status in COUNTED), tally.asked_for or 1)
+
+
 def _by_day(figures: Figures, listing: Listing) -> Plot:
     statuses = [status for status in COUNTED if figures.total.counts[status]]
     longest = max((day.tally.asked_for for day in figures.days), default=0)

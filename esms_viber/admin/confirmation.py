@@ -12,25 +12,39 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.messages import constants as levels
-from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db.models import Max, Q, QuerySet
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation, ValidationError
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import formatting, services
+from .. import formatting, lifecycle, services
 from ..account import average_prices, estimate
 from ..conf import get_settings
 from ..database import in_chunks, in_transaction, lock
-from ..formatting import dong
-from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..delivery.claims import due_pks
+from ..dispatch import dispatch_on_commit, is_inline
+from ..formatting import MOST_COUNTED, dong, tell_count
+from ..models import OutboundViberMessage, Purpose, Status, ViberMessageEvent
 from ..models.choices import Kind
 from ..monitoring import require_setup
-from ..resend import plan_resend
-from . import display, notices, queue_status
+from ..resend import plan_resend, resend
+from . import display, notices, queue_status, slices
 from .base import MOST_AT_ONCE, MessageAdminBase
-from .notices import FROM_PAGE, back_url, report, report_configuration, rows_of, tell, user_of
+from .notices import (
+    FROM_CAMPAIGN,
+    FROM_PAGE,
+    LAST_SHOWN,
+    Notice,
+    back_url,
+    report,
+    report_configuration,
+    rows_of,
+    tell,
+    user_of,
+)
+from .slices import Work
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -106,7 +120,10 @@ class Review:
 
 
 def _charged(messages: Iterable[OutboundViberMessage]) -> Counter[Kind]:
-    return Counter(kind for message in messages if not message.sandbox and (kind := message.kind))
+    conf = get_settings()
+    return Counter(
+        kind for message in messages if not lifecycle.goes_to_sandbox(message, conf) and (kind := message.kind)
+    )
 
 
 def arrived(messages: Iterable[OutboundViberMessage]) -> set[int]:
@@ -222,9 +239,10 @@ class Mark:
 
     def changed_since(self, pks: list[int]) -> set[int]:
         """Find the messages that are newer, and those with a newer event, of their own or of a resend."""
-        events = ViberMessageEvent.objects.for_writing().filter(pk__gt=self.last_event)
-        events = events.filter(Q(message__in=pks) | Q(message__resend_of__in=pks))
-        seen = {pk for pair in events.values_list("message_id", "message__resend_of_id") for pk in pair}
+        events = ViberMessageEvent.objects.for_writing().filter(pk__gt=self.last_event).order_by()
+        # Two queries, each along the index of its messages, because one would read all events since then.
+        seen = set(events.filter(message__in=pks).values_list("message", flat=True))
+        seen.update(events.filter(message__resend_of__in=pks).values_list("message__resend_of", flat=True))
         return {pk for pk in pks if pk in seen or pk > self.last_message}
 
 
@@ -237,10 +255,31 @@ SPARE = "spare_arrived"
 _OVERTAKEN = gettext_lazy("Something happened to it after you were asked: look at it before you send it.")
 
 
-def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) -> HttpResponse:
+def selects_across(request: HttpRequest) -> bool:
+    """Tell whether all that the filters of the list select is meant."""
+    return request.POST.get("select_across") == "1"
+
+
+def ask_for_confirmation(
+    model_admin: MessageAdminBase,
+    request: HttpRequest,
+    pks: list[int],
+    *,
+    of_many: QuerySet[OutboundViberMessage] | None = None,
+) -> HttpResponse:
+    """Tell what would be done with the messages; `of_many`: these are only the newest of all that are meant."""
     mark = Mark.now()
     found = review(pks)
-    across = request.POST.get("select_across") == "1"
+    across = selects_across(request)
+    many: dict[str, Any] = {}
+    if of_many is not None:
+        last = request.POST.get(LAST_SHOWN, "")
+        newest = min(mark.last_message, int(last) if re.fullmatch("[0-9]{1,18}", last) else mark.last_message)
+        many = {
+            "selected": tell_count(of_many.order_by().values("pk")[: MOST_COUNTED + 1].count()),
+            "looked_at": formatting.grouped(len(pks)),
+            **slices.context(model_admin, request, Work.begin(request, of_many, last=newest, mark=str(mark))),
+        }
     cost_spared = ""
     prices = average_prices(found.charged) if found.charged and not get_settings().SANDBOX else {}
     if found.charged_though_arrived and not get_settings().SANDBOX:
@@ -269,9 +308,9 @@ def ask_for_confirmation(model_admin: MessageAdminBase, request: HttpRequest, pk
         # The filters in the address select them again, because thousands of ids exceed the limit of form fields.
         "select_across": across,
         "posted_pks": pks[:1] if across else found.sendable,
-        "from_page": FROM_PAGE in request.POST,
-        "from_page_name": FROM_PAGE,
+        "from_names": [name for name in (FROM_PAGE, FROM_CAMPAIGN) if name in request.POST],
         "back": back_url(model_admin, request, pks),
+        **many,
     }
     request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "admin/esms_viber/outboundvibermessage/send_confirmation.html", context)
@@ -281,7 +320,7 @@ def _cost(found: Review, prices: dict[Kind, Decimal]) -> str:
     """Tell what sending may cost; empty where nothing would be sent."""
     if not found.sendable:
         return ""
-    if not found.charged or get_settings().SANDBOX:
+    if not found.charged:
         return _("It costs nothing: it goes to the sandbox.")
     amount = estimate(found.charged, prices)
     if amount is None:
@@ -295,33 +334,74 @@ def _shown(model_admin: MessageAdminBase, listing: Listing) -> dict[str, Any]:
 
 
 def send(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], mark: Mark) -> None:
-    user, spare = user_of(request), SPARE in request.POST
-    queued, skipped = in_transaction(
-        lambda: _send(sorted(pks), mark, user, spare=spare),
+    since = notices.begin()
+    queued, skipped = _send(pks, mark, user_of(request), spare=SPARE in request.POST)
+    # The outcomes are worth telling, because the commit called the dispatcher, and the inline one has sent by now.
+    report(model_admin, request, queued, notices.left_out(skipped), since=since)
+
+
+def send_slices(
+    model_admin: MessageAdminBase, request: HttpRequest, queryset: QuerySet[OutboundViberMessage], work: Work
+) -> HttpResponse:
+    """Send some of many; in the end the inline dispatcher sends what one request may, of all that is due."""
+    user, mark = user_of(request), Mark.parse(work.mark)
+    work.spare = work.spare or SPARE in request.POST
+    if mark is None:
+        raise SuspiciousOperation("this work is not to be sent")
+
+    def step(pks: list[int]) -> None:
+        queued, skipped = _send(pks, mark, user, spare=work.spare, hold_inline=True)
+        work.done["queued"] += len(queued)
+        work.leave_out(Counter({why: len(left) for why, left in skipped.items() if left}))
+
+    def told() -> list[Notice]:
+        count = work.done["queued"]
+        found = []
+        if count:
+            sentence = ngettext(
+                "One message was handed over for sending.", "%(count)s messages were handed over for sending.", count
+            ) % {"count": formatting.grouped(count)}
+            hold = display.hold_on(request.GET.get("campaign", ""), Purpose.TRANSACTIONAL)
+            waits = [display.stored(hold.reason), hold.remedy()] if hold else []
+            found.append(Notice(levels.WARNING if hold else levels.SUCCESS, " ".join([sentence, *waits])))
+        return [*found, *work.left_out()]
+
+    response = slices.go_on(model_admin, request, queryset, work, title=_("Sending"), step=step, told=told)
+    if work.finished and slices.PART not in request.POST and is_inline():
+        dispatch_on_commit(due_pks("", most=get_settings().INLINE_LIMIT))
+    return response
+
+
+def _send(
+    pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool, hold_inline: bool = False
+) -> tuple[list[int], dict[str, list[int]]]:
+    """Queue the messages in one transaction. Return the queued keys, and the others by the reason."""
+    return in_transaction(
+        lambda: _queue(sorted(pks), mark, user, spare=spare, hold_inline=hold_inline),
         using=OutboundViberMessage.objects.write_alias(),
         repeatable=False,
     )
-    # The outcomes are worth telling, because the commit called the dispatcher, and the inline one has sent by now.
-    report(model_admin, request, queued, notices.left_out(skipped))
 
 
-def _send(pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool) -> tuple[list[int], Counter[str]]:
-    """Queue the messages in the caller's transaction. Return the queued keys, and the reasons for the others."""
+def _queue(
+    pks: list[int], mark: Mark, user: AbstractBaseUser, *, spare: bool, hold_inline: bool
+) -> tuple[list[int], dict[str, list[int]]]:
     queued: list[int] = []
-    skipped: Counter[str] = Counter()
+    skipped: defaultdict[str, list[int]] = defaultdict(list)
     for chunk in in_chunks(pks):
         rows = list(lock(rows_of(chunk)))
         changed = mark.changed_since(chunk)
         spared = arrived(rows) - changed if spare else set()
         confirmed = [row for row in rows if row.id not in changed | spared and not is_repeated(row)]
-        sent = services.resend_viber_messages(confirmed, user=user)
+        sent = resend([row.id for row in confirmed], user=user, hold_inline=hold_inline)
         queued += [row.id for row in sent]
         acted_on = {row.id for row in sent} | {row.resend_of_id for row in sent}
         left = plan_resend(row for row in confirmed if row.id not in acted_on)
-        skipped.update(why for _row, why in left.skipped)
-        skipped.update(str(_OVERTAKEN) for _pk in changed)
-        skipped.update(_("It has arrived already.") for _pk in spared)
-        skipped.update(str(STILL_REPEATED) for row in rows if row.id not in changed and is_repeated(row))
+        for row, why in left.skipped:
+            skipped[why].append(row.id)
+        skipped[str(_OVERTAKEN)] += changed
+        skipped[_("It has arrived already.")] += spared
+        skipped[str(STILL_REPEATED)] += [row.id for row in rows if row.id not in changed and is_repeated(row)]
     return queued, skipped
 
 
@@ -332,10 +412,17 @@ def send_saved(model_admin: MessageAdminBase, request: HttpRequest, message: Out
         queued = services.queue_stored_message(message, user=user_of(request))
     except ImproperlyConfigured as error:
         report_configuration(model_admin, request, error)
-        tell(model_admin, request, [message.id], [(levels.WARNING, _("It is kept, and was not sent."))])
+        tell(model_admin, request, [message.id], [Notice(levels.WARNING, _("It is kept, and was not sent."))])
         return
     except ValidationError as error:
-        tell(model_admin, request, [message.id], [(levels.ERROR, " ".join([_("It was not sent."), *error.messages]))])
+        sentence = " ".join([_("It was not sent."), *error.messages])
+        tell(model_admin, request, [message.id], [Notice(levels.ERROR, sentence)])
         return
-    besides = [] if queued else [(levels.WARNING, _("It was sent from elsewhere in the meantime, and not again."))]
+    besides = []
+    if not queued:
+        now = rows_of([message.id]).first()
+        if now is None or not now.is_editable:
+            besides.append(Notice(levels.WARNING, _("It was sent from elsewhere in the meantime, and not again.")))
+        elif now.error_message != lifecycle.OPTED_OUT:
+            besides.append(Notice(levels.WARNING, _("It was not sent: this phone has opted out.")))
     report(model_admin, request, [message.id], besides)

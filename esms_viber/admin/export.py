@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import itertools
+import json
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
@@ -65,12 +66,15 @@ _COLUMNS = (
     "sms_id",
     "request_id",
     "dedupe_key",
-    "sandbox",
+    "sent_to_sandbox",
+    "rehearsal",
+    "purpose",
     "content_type",
     "object_id",
+    "metadata",
 )
 _OWN_TITLES = {"pk": _("number"), "kind": _("kind"), "meaning": _("meaning of the code")}
-_READ = tuple(name for name in _COLUMNS if name not in _OWN_TITLES)
+_READ = (*(name for name in _COLUMNS if name not in _OWN_TITLES), "redacted_at", "redacted_kind")
 
 
 def export(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
@@ -174,6 +178,9 @@ _SHOWN: dict[str, Callable[[OutboundViberMessage], Any]] = {
     "kind": display.kind,
     "total_price": _price,
     "meaning": lambda message: describe(message.code_result).meaning if message.code_result else "",
-    "sandbox": lambda message: gettext("yes") if message.sandbox else gettext("no"),
+    "sent_to_sandbox": lambda message: gettext("yes") if message.sent_to_sandbox else gettext("no"),
+    "rehearsal": lambda message: gettext("yes") if message.rehearsal else gettext("no"),
+    "purpose": OutboundViberMessage.get_purpose_display,
     "content_type": _type_of_related,
+    "metadata": lambda message: json.dumps(message.metadata, ensure_ascii=False) if message.metadata else "",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..models import OutboundViberMessage
+from ..models import OutboundViberMessage, ViberMessageEvent
 
 _LOOKED_AT = 1000
 _OFFERED = 10
@@ -73,8 +74,44 @@ class SandboxFilter(admin.BooleanFieldListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         if self.lookup_val in ("0", "False", False):
-            return queryset.exclude(sandbox=True)
+            return queryset.exclude(sent_to_sandbox=True)
         return super().queryset(request, queryset)
+
+
+_DONE = re.compile("([0-9]{1,18})-([0-9]{1,18})")
+_MOST_EVENTS = 250_000
+"""Lines of the history in which `DoneFilter` looks. An action writes one for each of thousands of messages."""
+
+
+class DoneFilter(admin.SimpleListFilter):
+    """Messages of which the history has a line by this user between two others: what an action did something to.
+
+    The filter is shown only once the sentence about an action has set it.
+    """
+
+    title = _("what was done")
+    parameter_name = "done"
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        self._user = request.user.pk
+        super().__init__(request, *args, **kwargs)
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(self.value() or "", _("by your last action"))]
+
+    def has_output(self) -> bool:
+        return self.value() is not None
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[OutboundViberMessage]
+    ) -> QuerySet[OutboundViberMessage] | None:
+        match = _DONE.fullmatch(self.value() or "")
+        if match is None:
+            return None
+        since, until = int(match[1]), int(match[2])
+        until = min(until, since + _MOST_EVENTS)
+        lines = ViberMessageEvent.objects.filter(pk__gt=since, pk__lte=until, user=self._user)
+        return queryset.filter(pk__in=lines.order_by().values("message"))
 
 
 class AttentionFilter(admin.SimpleListFilter):

@@ -15,6 +15,7 @@ from django.utils.formats import get_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ..account import remembered_brandnames
 from ..conf import get_settings
 from ..delivery.payload import characters_left
 from ..formatting import grouped
@@ -164,6 +165,19 @@ class NotedInput(_Noted, AdminTextInputWidget):
 
 class NotedTextarea(_Noted, AdminTextareaWidget):
     input_template = AdminTextareaWidget.template_name
+
+
+class BrandnameInput(AdminTextInputWidget):
+    """An input that offers the brand names that eSMS told last, and takes any other."""
+
+    template_name = "admin/esms_viber/outboundvibermessage/brandname.html"
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        offered = remembered_brandnames()
+        if offered:
+            context["widget"]["attrs"]["list"] = f"{context['widget']['attrs'].get('id', name)}_offered"
+        return {**context, "input_template": AdminTextInputWidget.template_name, "offered": offered}
 
 
 _DAY_FIRST = ["%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y"]

@@ -16,6 +16,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 
 from ..models import OutboundViberMessage
+from . import display
 from .listing import MessageColumns
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ShownMessages(FormSet):
     def get_queryset(self) -> QuerySet[OutboundViberMessage]:
         if not hasattr(self, "_latest"):
             self._latest = super().get_queryset()[: self.most_shown]
+            display.note_holds(self._latest)
         return self._latest
 
     def is_valid(self) -> bool:

@@ -31,10 +31,10 @@ DELIVERY_TIMES = (
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The list of messages, narrowed by the filters of a query string."""
+    """The list of messages, narrowed by `filters`; without any it is narrowed to the messages that figures count."""
 
     url: str
-    filters: dict[str, str] = field(default_factory=lambda: {"sandbox__exact": "0"})
+    filters: dict[str, str] = field(default_factory=lambda: {"sent_to_sandbox__exact": "0", "rehearsal__exact": "0"})
 
     def __str__(self) -> str:
         return f"{self.url}?{urlencode(self.filters)}"
@@ -99,7 +99,7 @@ class MessageColumns:
 
     @admin.display(description=_("status"))
     def status_column(self, message: OutboundViberMessage) -> SafeString:
-        return display.status_badge(message)
+        return display.waiting_badge(message)
 
     @admin.display(description=_("text"))
     def text_column(self, message: OutboundViberMessage) -> str:

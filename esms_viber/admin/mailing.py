@@ -20,18 +20,21 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import account, formatting
 from ..account import estimate
+from ..conf import readable_settings
 from ..formatting import dong, grouped
+from ..lifecycle import goes_to_sandbox
 from ..mailing import mailing as mailings
 from ..mailing.recipients import Recipient, Recipients
-from ..models import OutboundViberMessage, Status
+from ..models import OutboundViberMessage, Purpose, Status
 from ..phones import spaced_phone
-from . import queue_status
+from . import display, queue_status, template_admin
 from .base import MessageAdminBase
+from .forms import REHEARSE
 from .mailing_form import MailingForm
 from .notices import user_of
 from .preview import CHECK, Bubble, bubble, checked, own_brand
-from .routes import render, route, url_of
-from .statistics import campaign_url
+from .rehearsal import forgive, offer, rehearse
+from .routes import campaign_url, render, route, url_of
 
 EDIT, BALANCE, STORE, CONFIRM = "_edit", "_balance", "_store", "_confirm"
 
@@ -44,7 +47,7 @@ _FIELDSETS: Any = (
     (None, {"fields": ("campaign",)}),
     (gettext_lazy("To whom"), {"fields": ("phones", "file")}),
     (gettext_lazy("Message"), {"fields": ("kind", "content", "image_url", "button_label", "button_url")}),
-    (gettext_lazy("Sending"), {"fields": ("brandname", "send_at", "expires_at", "sandbox")}),
+    (gettext_lazy("Sending"), {"fields": ("purpose", "brandname", "send_at", "expires_at", "sandbox")}),
 )
 
 
@@ -57,6 +60,11 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
         raise PermissionDenied
     if request.method != "POST":
         return _write(model_admin, request, MailingForm(model_admin, request))
+    if template_admin.FILL in request.POST:
+        form = MailingForm(model_admin, request, template_admin.filled_in(model_admin, request), request.FILES)
+        for name in form.errors.keys() - {"file"}:  # which has to be chosen again if it cannot be read
+            del form.errors[name]
+        return _write(model_admin, request, form)
     if CHECK in request.POST:
         form = MailingForm(model_admin, request, request.POST, typing=True)
         form.full_clean()
@@ -68,6 +76,8 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
             sentences = [str(sentence) for sentences in form.errors.values() for sentence in sentences]
             return JsonResponse({"error": " ".join(sentences)}, status=400)
         return JsonResponse({"new": mailings.store(form.mailing, form.review, user=user_of(request))})
+    if REHEARSE in request.POST:
+        return _rehearse(model_admin, request, form)
     if not form.is_valid() or EDIT in request.POST:
         _tell_what_is_stored(model_admin, request, form)
         return _write(model_admin, request, form)
@@ -76,6 +86,17 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if form.blame_text():
         return _write(model_admin, request, form)
     return _review(model_admin, request, form)
+
+
+def _rehearse(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm) -> HttpResponse:
+    """Send the first line's message to a phone of one's own, and show the same page again."""
+    is_reviewed = form.is_valid() and request.POST[REHEARSE] == "review"
+    without_list = not hasattr(form, "recipients") and form.mailing.placeholders
+    if not without_list:
+        forgive(form)
+    if not form.errors:
+        rehearse(model_admin, request, form.first, terms=form.first)
+    return (_review if is_reviewed else _write)(model_admin, request, form)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -101,6 +122,8 @@ def _write(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFor
         bubble=bubble(mailing.message("", {}), request),
         own_brand=own_brand(),
         stored=_stored_before(request),
+        viber_rehearsal=offer(request),
+        **template_admin.choice(model_admin, request),
     )
 
 
@@ -149,29 +172,51 @@ def _review(model_admin: MessageAdminBase, request: HttpRequest, form: MailingFo
         viber_queue=standing,
         form=form,
         mailing=form.mailing,
+        purpose=Purpose(form.mailing.purpose).label,
         remarks=_remarks(form.recipients),
         phone_columns=form.recipients.phone_columns,
         ready=len(found.ready),
         ready_text=grouped(len(found.ready)),
-        refused=_lines([(person, " ".join(error.messages)) for person, error in found.refused]),
-        repeated=_lines([(person, "") for person in found.repeated]),
-        known=_lines([(person, "") for person in found.known]),
+        refused=lines([(person, " ".join(error.messages)) for person, error in found.refused]),
+        repeated=lines([(person, "") for person in found.repeated]),
+        known=lines([(person, "") for person in found.known]),
+        opted_out=lines([(person, "") for person in found.opted_out]),
         known_url=_listed(model_admin, form.mailing) if model_admin.has_view_permission(request) else "",
         named_alike=mailings.campaigns_named_alike(form.mailing.campaign),
         samples=samples,
         longest=len(longest.content) if longest else 0,
         money=_money(model_admin, request, form, standing),
         starts_at=formatting.moment(form.mailing.send_at),
+        hold=display.hold_on(form.mailing.campaign, form.mailing.purpose, form.mailing.send_at),
         ends_at=formatting.moment(form.mailing.expires_at),
         hidden=[bound.as_hidden() for bound in form if bound.name not in {"phones", "file", "rows", "phone_column"}],
         rows=form.recipients.as_json(),
         at_once=AT_ONCE,
+        only_to=_only_to(form),
+        viber_rehearsal=offer(request) if found.ready else None,
     )
 
 
-def _lines(lines: list[tuple[Recipient, str]]) -> dict[str, Any]:
-    more = max(0, len(lines) - _LINES_SHOWN)
-    return {"count": len(lines), "text": grouped(len(lines)), "shown": lines[:_LINES_SHOWN], "more": more}
+def _only_to(form: MailingForm) -> str:
+    """Tell how many of the messages go to the sandbox, because `ONLY_TO` leaves out their phones."""
+    conf = readable_settings()
+    left_out = sum(conf.leaves_out(message.phone) for _person, message in form.review.ready)
+    if not left_out or form.mailing.is_sandbox:
+        return ""
+    sentence = ngettext(
+        "One of these goes to the sandbox, which neither delivers nor charges it: its phone is not in the setting "
+        "ONLY_TO.",
+        "%(count)s of these go to the sandbox, which neither delivers nor charges them: their phones are not in the "
+        "setting ONLY_TO.",
+        left_out,
+    )
+    return sentence % {"count": grouped(left_out)}
+
+
+def lines(found: list[tuple[Recipient, str]]) -> dict[str, Any]:
+    """Return the first lines of a list, each with a reason that may be empty, and how many there are."""
+    more = max(0, len(found) - _LINES_SHOWN)
+    return {"count": len(found), "text": grouped(len(found)), "shown": found[:_LINES_SHOWN], "more": more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +233,13 @@ class Money:
 def _money(
     model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm, standing: queue_status.Queue
 ) -> Money:
-    cost: Decimal | None = Decimal(0)
-    if not form.mailing.is_rehearsal:
-        cost = estimate(Counter(message.kind for _person, message in form.review.ready if message.kind))
+    conf = readable_settings()
+    charged = Counter(
+        message.kind for _person, message in form.review.ready if message.kind and not goes_to_sandbox(message, conf)
+    )
+    cost = Decimal(0) if form.review.ready and not charged else estimate(charged)
     try:
-        known = account.ask() if BALANCE in request.POST else account.remembered()
+        known = account.ask() if BALANCE in request.POST else standing.balance
     except account.BalanceUnavailable as error:
         model_admin.message_user(request, str(error), levels.ERROR)
         known = None
@@ -230,10 +277,12 @@ def _send(model_admin: MessageAdminBase, request: HttpRequest, form: MailingForm
             "%(count)s messages of the campaign wait in the queue. They go out when waiting messages are sent next.",
             waiting,
         ) % {"count": grouped(waiting)}
-        model_admin.message_user(request, sentence, levels.INFO)
+        if hold := display.hold_on(campaign, form.mailing.purpose):
+            sentence = " ".join([_("Nothing goes out yet."), formatting.stored(hold.reason), hold.remedy()])
+        model_admin.message_user(request, sentence, levels.WARNING if hold else levels.INFO)
     if not model_admin.has_view_permission(request):
         return HttpResponseRedirect(request.path)
-    if form.mailing.is_rehearsal:
+    if form.mailing.is_sandbox:
         # Show the list, because the page of a campaign counts no rehearsals.
         return HttpResponseRedirect(_listed(model_admin, form.mailing))
     return HttpResponseRedirect(campaign_url(model_admin, campaign))
@@ -263,5 +312,5 @@ def _tell_what_is_stored(model_admin: MessageAdminBase, request: HttpRequest, fo
 
 
 def _listed(model_admin: MessageAdminBase, mailing: mailings.Mailing, **more: str) -> str:
-    filters = {"campaign": mailing.campaign, "sandbox__exact": str(int(mailing.is_rehearsal)), **more}
+    filters = {"campaign": mailing.campaign, "sent_to_sandbox__exact": str(int(mailing.is_sandbox)), **more}
     return f"{url_of(model_admin, 'changelist')}?{urlencode(filters)}"

@@ -27,10 +27,10 @@ from ..mailing.recipients import (
     UnreadableList,
     read_csv,
     read_pasted,
-    visible,
 )
-from ..models import OutboundViberMessage
+from ..models import OutboundViberMessage, Purpose
 from ..models.choices import KIND_FIELDS
+from ..models.placeholders import visible
 from ..models.validators import normalize_text
 from ..monitoring import require_setup
 from .base import MessageAdminBase
@@ -40,7 +40,7 @@ from .notices import not_set_up
 
 logger = logging.getLogger("esms_viber")
 
-_MESSAGE_FIELDS = ("campaign", *KIND_FIELDS, "brandname", "send_at", "expires_at", "sandbox")
+_MESSAGE_FIELDS = ("campaign", *KIND_FIELDS, "purpose", "brandname", "send_at", "expires_at", "sandbox")
 _ANY_PHONE = "0901888484"
 _ROOM_FOR_THE_REST = 200_000
 """Bytes that the other fields of the form may take beside the list."""
@@ -91,6 +91,12 @@ class MailingForm(forms.Form):
         self.fields["campaign"].help_text = _(
             "A name of your own, e.g. tet-2027. Each phone gets one message of a campaign, however often you send."
         )
+        purpose = self.fields["purpose"]
+        purpose.required, purpose.initial = False, Purpose.PROMOTIONAL
+        purpose.help_text = _(
+            "Transactional is what each of these people waits for, such as news of an order. It goes out first, and "
+            "also to people who have opted out of promotional messages only."
+        )
         show_limit(self)
 
     def clean(self) -> dict[str, Any]:
@@ -100,6 +106,7 @@ class MailingForm(forms.Form):
         texts = {name: text if name == "content" else text.strip() for name, text in texts.items()}
         self.mailing = Mailing(
             **texts,
+            purpose=data.get("purpose") or Purpose.PROMOTIONAL,
             sandbox=bool(data.get("sandbox")),
             send_at=data.get("send_at"),
             expires_at=data.get("expires_at"),
@@ -139,6 +146,15 @@ class MailingForm(forms.Form):
         for name, errors in error.error_dict.items():
             if name in self.fields and name not in leave:
                 self.add_error(name, errors)
+
+    @property
+    def first(self) -> OutboundViberMessage:
+        """Return the first message that would be sent; that to the first line where none is ready."""
+        if ready := getattr(self, "review", Review()).ready:
+            return ready[0][1]
+        lines = getattr(self, "recipients", None)
+        values = dict(zip(lines.columns, lines.people[0].values, strict=True)) if lines else {}
+        return self.mailing.message(_ANY_PHONE, values)
 
     # -- the length -------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -25,25 +26,28 @@ from .. import lifecycle
 from ..codes import NETWORKS
 from ..database import non_atomic_requests
 from ..exceptions import MessageNotEditable, log_failure
+from ..formatting import moment
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
-from ..models.choices import WAITING
+from ..models.choices import KIND_FIELDS, WAITING
 from ..models.validators import normalize_text
 from ..reports.polling import can_ask
 from ..resend import needing_decision
-from . import display, queue_status, search, statistics
-from .actions import ACTIONS, LAST_SHOWN
+from . import candidates, display, pauses, privacy, queue_status, search, statistics, template_admin
+from .actions import ACTIONS
 from .base import MessageAdminBase, in_one_transaction
 from .confirmation import is_repeated, send_saved
+from .consent import consent, warning
 from .export import export
-from .filters import AttentionFilter, CampaignFilter, SandboxFilter
-from .form_fields import room
-from .forms import MessageForm, fingerprint
+from .filling import FROM_TEMPLATE, example, typed_values, value_inputs
+from .filters import AttentionFilter, CampaignFilter, DoneFilter, SandboxFilter
+from .form_fields import Room, room
+from .forms import REHEARSE, MessageForm, fingerprint
 from .listing import DeliveryTimeFilter, MessageColumns
-from .notices import FROM_PAGE, report, tell
+from .notices import FROM_PAGE, LAST_SHOWN, Notice, report, tell
 from .pages import BoundedPaginator, MessageList, asked_for
 from .preview import CHECK, bubble, checked, own_brand
-from .routes import FOLDER, framed, route
-from .statistics import campaign_url
+from .rehearsal import WritingAdmin, offer, only_to_sentence, rehearse
+from .routes import FOLDER, campaign_url, framed, route
 from .timeline import MOST_SHOWN, history, resends_of
 
 _VIEWS_THAT_CALL_ESMS = ("_changelist", "_add", "_change")
@@ -54,8 +58,14 @@ _CHECKBOX = '<input type="checkbox" name="{}" value="{}" class="action-select" a
 _SELECT = "Select this object for an action - {}"  # a sentence of Django's, from its catalogue
 
 _WRITTEN: tuple[str, ...] = ("kind", "phone", "content", "image_url", "button_label", "button_url")
-_TERMS: tuple[str, ...] = ("brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
-_LOOKED_AT = {"kind": "kind_field", "campaign": "campaign_field"}
+_TERMS: tuple[str, ...] = ("purpose", "brandname", "campaign", "send_at", "expires_at", "dedupe_key", "sandbox")
+_LOOKED_AT = {
+    "kind": "kind_field",
+    "phone": "phone_field",
+    "campaign": "campaign_field",
+    "send_at": "send_at_field",
+    "expires_at": "expires_at_field",
+}
 """The column that replaces a form field where the message can only be viewed."""
 
 _HAPPENED = (
@@ -65,15 +75,26 @@ _HAPPENED = (
     "said_field",
     "price_field",
     "related_field",
-    "next_attempt_at",
-    "sent_at",
-    "completed_at",
+    "next_attempt_at_field",
+    "sent_at_field",
+    "completed_at_field",
+    "redacted_at_field",
 )
-_DETAILS = ("created_at", "queued_at", "attempts", "sms_id", "request_id", "network_field")
+_DETAILS = ("created_at_field", "queued_at_field", "attempts", "sms_id", "request_id", "network_field")
+
+
+def _moment_field(name: str) -> Callable[..., str | None]:
+    """Make the column that shows a moment as the lists do; Django would show it in another format."""
+
+    @admin.display(description=OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    def field(_admin: Any, message: OutboundViberMessage) -> str | None:
+        return moment(getattr(message, name))
+
+    return field
 
 
 @admin.register(OutboundViberMessage)
-class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
+class OutboundViberMessageAdmin(MessageColumns, WritingAdmin, MessageAdminBase):
     # Named although Django would find them, because mixins extend the template named here, or else Django's own.
     change_list_template = f"{FOLDER}/change_list.html"
     change_form_template = f"{FOLDER}/change_form.html"
@@ -84,7 +105,8 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         AttentionFilter,
         CampaignFilter,
         DeliveryTimeFilter,
-        ("sandbox", SandboxFilter),
+        DoneFilter,
+        ("sent_to_sandbox", SandboxFilter),
         "created_at",
     )
     # Named for the search box; `search` finds in them what the text looks like.
@@ -106,6 +128,9 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         urls: list[Any] = [
             *statistics.urls(self),
             *mailing.urls(self),
+            *privacy.urls(self),
+            *pauses.urls(self),
+            *candidates.urls(self),
             route(self, "export/", export, permission="view"),
             *super().get_urls(),
         ]
@@ -136,8 +161,10 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         actions = set(request.POST.getlist("action"))
-        if ACTIONS.keys() & actions and not self.has_send_permission(request):
-            raise PermissionDenied
+        for name in ACTIONS.keys() & actions:
+            for permission in ACTIONS[name].allowed_permissions:
+                if not getattr(self, f"has_{permission}_permission")(request):
+                    raise PermissionDenied
         # Look at the queue lazily, because most posts lead to another page and never show it.
         context = {
             "viber_queue": SimpleLazyObject(queue_status.look),
@@ -159,12 +186,14 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         shown = getattr(response, "context_data", None) or {}
         if "cl" not in shown:  # because an action may ask on its own page
             return response
+        display.note_holds(shown["cl"].result_list)
         newest = OutboundViberMessage.objects.for_writing().order_by("-pk").values_list("pk", flat=True)
         shown["last_shown_name"], shown["last_shown"] = LAST_SHOWN, newest.first() or 0
         if getattr(shown["cl"].result_count, "is_cut", False):
             shown["selection_note_all"] = _("All are selected, %(count)s") % {"count": shown["cl"].result_count}
         if shown["cl"].query and not self._searches_other_fields(request):
             shown["viber_searched"] = search.kind_of(shown["cl"].query)
+        shown["viber_person"] = privacy.person(self, request, shown["cl"].query)
         return framed(response, "list_frame")
 
     # -- the page of one message ---------------------------------------------------------------------------------------
@@ -178,8 +207,15 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     ) -> Any:
         if SEND in request.POST and not self.has_send_permission(request):
             raise PermissionDenied
+        if template_admin.FILL in request.POST:
+            request.POST = template_admin.filled_in(self, request)  # type: ignore[assignment] # Django has a setter
         if CHECK in request.POST:
-            return self._check(request, object_id)
+            form = self.written(request, object_id)
+            return checked(form, [form.instance])
+        if REHEARSE in request.POST:
+            form = self.written(request, object_id)
+            if not form.errors:
+                rehearse(self, request, form.instance, terms=form.instance)
         try:
             response = self._changeform_in_turn(request, object_id, form_url, extra_context)
         except MessageNotEditable:
@@ -221,6 +257,11 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
             self.message_user(request, sentence, levels.ERROR)
             return HttpResponseRedirect(self.page_url(int(unquote(object_id))))
 
+    def get_object(self, *args: Any, **kwargs: Any) -> OutboundViberMessage | None:
+        message = super().get_object(*args, **kwargs)
+        display.note_holds([message] if message else [])
+        return message
+
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: OutboundViberMessage, form: Any, change: bool) -> None:
@@ -240,7 +281,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         if {IS_POPUP_VAR, "_continue", "_addanother"} & request.POST.keys():
             return super().response_add(request, obj, post_url_continue)
         if SEND not in request.POST:
-            told = [(levels.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
+            told = [Notice(levels.SUCCESS, _("It is saved as a draft, and nothing was sent."))]
             tell(self, request, [obj.id], told)
         return self.response_post_save_add(request, obj)
 
@@ -251,16 +292,11 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
     # -- checking while it is written ----------------------------------------------------------------------------------
 
-    def _check(self, request: HttpRequest, object_id: str | None) -> HttpResponse:
-        """Answer with the errors that saving the form would show, without saving it."""
-        message = None if object_id is None else self.get_object(request, unquote(object_id))
-        if message is None and (object_id is not None or not self.has_add_permission(request)):
-            raise PermissionDenied
-        if message is not None and not self.has_change_permission(request, message):
-            raise PermissionDenied
-        form = self.get_form(request, message, change=message is not None)(request.POST, instance=message)
-        form.full_clean()
-        return checked(form, [form.instance])
+    def get_form(
+        self, request: HttpRequest, obj: OutboundViberMessage | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        return type(form.__name__, (template_admin.FilledIn, form), {}) if template_admin.FILL in request.POST else form
 
     # -- refusing ------------------------------------------------------------------------------------------------------
 
@@ -271,7 +307,7 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
     def _answer_second_post(self, request: HttpRequest, first: OutboundViberMessage) -> HttpResponse:
         """Answer the second post of a double click with the message that the first post has stored."""
-        told = [(levels.INFO, _("The form arrived twice; the message was stored once."))]
+        told = [Notice(levels.INFO, _("The form arrived twice; the message was stored once."))]
         report(self, request, [first.id], told)
         return self.response_post_save_add(request, first)
 
@@ -290,9 +326,12 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
         written: OutboundViberMessage = form.instance  # which holds what was typed, even if the form was refused
         if "content" in form.fields:
             form.fields["content"].widget.room = room([written])
+        if obj is None and "phone" in form.fields and (told := warning(written)):
+            form.fields["phone"].widget.room = Room(told, is_over=True)
         may_save = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
         # *Save and send* stands apart and names the form by its id, because a proxy or child has Django's submit row.
         form_apart = f"{self.opts.model_name}_form" if may_save and self.model is not OutboundViberMessage else ""
+        own_form = f"{self.opts.model_name}_form"
         context |= {
             "viber_queue": queue_status.obstacles() if obj is None or obj.status in WAITING else None,
             "bubble": bubble(written, request),
@@ -305,10 +344,27 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
             "form_id": uuid.uuid4().hex,
             "from_page_name": FROM_PAGE,
         }
+        if may_save:
+            context["viber_form"] = own_form
+        if may_save and self.has_send_permission(request):
+            context["viber_rehearsal"] = offer(request, form=own_form)
         if obj is None:
-            context["show_save_and_continue"] = False
+            choice = template_admin.choice(self, request)
+            texts = [form[name].value() or "" for name in KIND_FIELDS]
+            context |= {
+                "show_save_and_continue": False,
+                "viber_only_to": only_to_sentence(),
+                **choice,
+                "viber_values": value_inputs(texts, request.POST) if FROM_TEMPLATE in request.POST else None,
+                "viber_values_remark": _("They are filled in where their names stand in braces."),
+                "viber_from_template": FROM_TEMPLATE,
+            }
+            if template_admin.FILL in request.POST and choice["viber_template"] is not None:
+                context["bubble"] = bubble(example(choice["viber_template"], typed_values(request.POST)), request)
         else:
             context["viber_buttons"] = self._buttons(request, obj)
+            context["viber_person"] = privacy.person(self, request, obj.phone)
+            context["viber_consent"] = consent(obj, self.admin_site, request)
             context["viber_history"] = history(self, obj)
             context["viber_history_most"] = MOST_SHOWN
         response = super().render_change_form(request, context, add, change, form_url, obj)
@@ -316,13 +372,18 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
 
     def _buttons(self, request: HttpRequest, message: OutboundViberMessage) -> list[dict[str, str]]:
         """Return the buttons for what may be done with the message now, apart from editing it."""
-        if not self.has_send_permission(request):
-            return []
+        buttons = self._buttons_for_sending(message, request) if self.has_send_permission(request) else []
+        if message.redacted_at is None and self.has_redact_permission(request):
+            buttons.append(("redact_selected", _("Redact…")))
+        return [{"action": action, "label": label} for action, label in buttons]
+
+    def _buttons_for_sending(self, message: OutboundViberMessage, request: HttpRequest) -> list[tuple[str, str]]:
         buttons = []
-        status = message.status
+        status, is_redacted = message.status, message.redacted_at is not None
         # Offer *Save and send* alone where the message can be changed, because that sends what has been typed.
         is_sent_by_form = self.has_change_permission(request, message)
-        if status not in {Status.QUEUED, Status.SENDING} and not is_repeated(message) and not is_sent_by_form:
+        is_on_its_way = status in {Status.QUEUED, Status.SENDING} or is_repeated(message)
+        if not (is_on_its_way or is_sent_by_form or is_redacted):
             buttons.append(("send_selected", _("Send…") if message.is_editable else _("Send again…")))
         if is_repeated(message):
             buttons.append(("cancel_selected", _("Stop repeating")))
@@ -332,9 +393,14 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
             buttons.append(("refresh_selected", _("Ask eSMS for the status")))
         if status in {Status.UNKNOWN, Status.SENT} and needing_decision([message.id]):
             buttons.append(("settle_selected", _("Looked up: need not be sent again")))
-        return [{"action": action, "label": label} for action, label in buttons]
+        return buttons
 
     # -- its fields ----------------------------------------------------------------------------------------------------
+
+    send_at_field, expires_at_field = _moment_field("send_at"), _moment_field("expires_at")
+    created_at_field, queued_at_field = _moment_field("created_at"), _moment_field("queued_at")
+    sent_at_field, completed_at_field = _moment_field("sent_at"), _moment_field("completed_at")
+    next_attempt_at_field, redacted_at_field = _moment_field("next_attempt_at"), _moment_field("redacted_at")
 
     def get_fieldsets(self, request: HttpRequest, obj: OutboundViberMessage | None = None) -> Any:
         left_out = self.get_exclude(request, obj)
@@ -364,6 +430,10 @@ class OutboundViberMessageAdmin(MessageColumns, MessageAdminBase):
     @admin.display(description=gettext_lazy("kind"))
     def kind_field(self, message: OutboundViberMessage) -> str | None:
         return display.kind(message)
+
+    @admin.display(description=gettext_lazy("phone"))
+    def phone_field(self, message: OutboundViberMessage) -> str:
+        return display.phone(message)
 
     @admin.display(description=gettext_lazy("status"))
     def status_field(self, message: OutboundViberMessage) -> SafeString:
@@ -442,8 +512,10 @@ def _filled(message: OutboundViberMessage, names: tuple[str, ...]) -> tuple[str,
 def _has_something(message: OutboundViberMessage, name: str) -> bool:
     """Tell whether a field has anything to show, without a query."""
     match name:
-        case "status_field" | "kind_field":
+        case "status_field":
             return True
+        case "kind_field":
+            return message.kind is not None or message.redacted_at is None
         case "reason_field":
             return bool(display.explain(message)[0])
         case "remedy_field":
@@ -456,10 +528,8 @@ def _has_something(message: OutboundViberMessage, name: str) -> bool:
             return message.content_type_id is not None
         case "network_field":
             return message.telco_id is not None
-        case "campaign_field":
-            return bool(message.campaign)
         case _:
-            return getattr(message, name) not in {None, "", 0}
+            return getattr(message, name.removesuffix("_field")) not in {None, "", 0}
 
 
 def _had_its_time(message: OutboundViberMessage) -> bool:

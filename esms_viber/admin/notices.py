@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import urlencode
 
 from django.contrib.messages import constants as levels
 from django.core.exceptions import ImproperlyConfigured
@@ -18,9 +19,12 @@ from django.utils.translation import ngettext, ngettext_lazy
 
 from .. import formatting
 from ..database import in_chunks
-from ..models import OutboundViberMessage, Status
+from ..models import OutboundViberMessage, Status, ViberMessageEvent
+from ..models.choices import HELD
 from . import display
 from .base import MessageAdminBase
+from .filters import DoneFilter
+from .routes import campaign_url, url_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -30,6 +34,12 @@ logger = logging.getLogger("esms_viber")
 
 FROM_PAGE = "from_page"
 """The parameter that the buttons on a message's own page post, so that the answer leads back there."""
+
+LAST_SHOWN = "viber_last_shown"
+"""The field in which a page posts the highest number that a message had when it was shown."""
+
+FROM_CAMPAIGN = "from_campaign"
+"""The parameter that the buttons on a campaign's page post, beside the list's filter for it."""
 
 
 def user_of(request: HttpRequest) -> AbstractBaseUser:
@@ -46,11 +56,68 @@ def all_rows(pks: list[int]) -> Iterable[OutboundViberMessage]:
     return (message for chunk in in_chunks(pks) for message in rows_of(chunk))
 
 
-def tell(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int], told: Iterable[Notice]) -> None:
-    if len(pks) == 1 and (message := rows_of(pks).first()) and model_admin.has_view_permission(request):
+class Notice(NamedTuple):
+    """A sentence about some messages."""
+
+    level: int
+    text: str
+    pks: Sequence[int] = ()
+    """The messages; none: there is no list of them."""
+    was_done: bool = True
+    """Did the action do something to them, so that their history tells of it?"""
+
+
+def begin() -> int:
+    """Return the mark from which on `tell()` finds what an action did: take it before the action begins."""
+    return _last_event()
+
+
+def tell(
+    model_admin: MessageAdminBase,
+    request: HttpRequest,
+    pks: list[int],
+    told: Iterable[Notice],
+    *,
+    since: int | None = None,
+) -> None:
+    """Show the sentences on the next page, each with a link to the list of its messages. `since`: see `begin()`."""
+    may_view = model_admin.has_view_permission(request)
+    if len(pks) == 1 and (message := rows_of(pks).first()) and may_view:
         told = about(message, model_admin.page_url(message.id), told)
-    for level, text in told:
-        model_admin.message_user(request, text, level)
+    elif may_view:
+        told = list(told)
+        until = _last_event() if any(len(notice.pks) > MOST_IN_ADDRESS for notice in told) else 0
+        told = [_with_list(model_admin, notice, since, until) for notice in told]
+    for notice in told:
+        model_admin.message_user(request, notice.text, notice.level)
+
+
+MOST_IN_ADDRESS = 100
+"""Messages that the address of a list names one by one, because servers take no address of any length."""
+
+
+def _with_list(model_admin: MessageAdminBase, notice: Notice, since: int | None, until: int) -> Notice:
+    """Add the link to the list of the messages that the sentence is about."""
+    pks, label = sorted(notice.pks, reverse=True), _("Show")
+    if not pks:
+        return notice
+    if len(pks) > MOST_IN_ADDRESS and notice.was_done and since is not None:
+        # Where they are many, the history finds them: the action has left a line with each.
+        address: dict[str, str] = {DoneFilter.parameter_name: f"{since}-{until}"}
+        statuses = set(OutboundViberMessage.objects.for_writing().filter(pk=pks[0]).values_list("status", flat=True))
+        if status := next(iter(statuses), ""):
+            address["status__exact"] = status
+    else:
+        address = {"id__in": ",".join(map(str, pks[:MOST_IN_ADDRESS]))}
+        if len(pks) > MOST_IN_ADDRESS:
+            label = _("Show the first %(count)s") % {"count": formatting.grouped(MOST_IN_ADDRESS)}
+    url = f"{url_of(model_admin, 'changelist')}?{urlencode(address, safe=',')}"
+    return notice._replace(text=format_html('{} <a href="{}">{}</a>', notice.text, url, label))
+
+
+def _last_event() -> int:
+    events = ViberMessageEvent.objects.for_writing().order_by("-pk")
+    return events.values_list("pk", flat=True).first() or 0
 
 
 def refuse_so_many(model_admin: MessageAdminBase, request: HttpRequest, most: int) -> None:
@@ -77,6 +144,8 @@ def back(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) ->
 def back_url(model_admin: MessageAdminBase, request: HttpRequest, pks: list[int]) -> str:
     if FROM_PAGE in request.POST and len(pks) == 1:
         return model_admin.page_url(pks[0])
+    if FROM_CAMPAIGN in request.POST and (name := request.GET.get("campaign")):
+        return campaign_url(model_admin, name)
     return request.get_full_path()
 
 
@@ -85,11 +154,11 @@ def report(
     request: HttpRequest,
     pks: list[int],
     besides: Iterable[Notice] = (),
+    *,
+    since: int | None = None,
 ) -> None:
-    tell(model_admin, request, pks, [*outcomes(all_rows(pks)), *besides])
+    tell(model_admin, request, pks, [*outcomes(all_rows(pks)), *besides], since=since)
 
-
-Notice = tuple[int, str]
 
 _REASONS = 5
 """Reasons told apart for one status; the others are counted together."""
@@ -127,7 +196,7 @@ _HEADS = {
     ),
     Status.CANCELLED: (
         levels.WARNING,
-        ngettext_lazy("The message was cancelled.", "%(count)d messages were cancelled.", "count"),
+        ngettext_lazy("The message was cancelled.", "%(count)s messages were cancelled.", "count"),
     ),
     Status.DRAFT: (
         levels.INFO,
@@ -138,40 +207,44 @@ _HEADS = {
 
 def outcomes(messages: Iterable[OutboundViberMessage]) -> Iterator[Notice]:
     """Tell where the messages stand now, the good news first."""
-    counted = Counter((Status(message.status), reason(message)) for message in messages)
+    messages = list(messages)
+    display.note_holds(messages)
+    found: defaultdict[Status, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for message in messages:
+        found[Status(message.status)][reason(message)].append(message.id)
     for status, (level, head) in _HEADS.items():
-        reasons = Counter({why: n for (found, why), n in counted.items() if found == status})
-        for why, n in _most(reasons):
-            yield level, f"{head % {'count': n}} {why}".strip()
+        for why, pks in _most(found[status]):
+            yield Notice(level, f"{head % {'count': len(pks)}} {why}".strip(), pks)
 
 
-def _most(reasons: Counter[str]) -> Iterator[tuple[str, int]]:
-    ranked = reasons.most_common()
+def _most(reasons: Mapping[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
+    """Give the most frequent reasons with their messages, and then the other messages together."""
+    ranked = sorted(((why, pks) for why, pks in reasons.items() if pks), key=lambda each: len(each[1]), reverse=True)
     yield from ranked[:_REASONS]
-    if others := sum(n for _why, n in ranked[_REASONS:]):
+    if others := [pk for _why, pks in ranked[_REASONS:] for pk in pks]:
         yield _("There are several reasons."), others
 
 
 def reason(message: OutboundViberMessage) -> str:
     """Tell of one message what its status alone does not tell."""
     match message.status:
-        case Status.SENT if message.sandbox:
+        case Status.SENT if message.sent_to_sandbox:
             return _("It went to the sandbox: eSMS checked it, and neither delivers nor charges it.")
         case Status.SENT:
             return _("Whether it was delivered is reported later.")
-        case Status.QUEUED if message.code_result:
+        case Status.QUEUED if message.code_result or display.hold_of(message):
             return " ".join(display.explain(message))
-        case Status.QUEUED if message.error_message and message.attempts:
+        case Status.QUEUED if message.error_message and message.attempts and message.error_message not in HELD:
             return _(
                 "eSMS could not be reached, so nothing was sent. It is tried again whenever waiting messages are sent."
             )
-        case Status.QUEUED if message.error_message:
+        case Status.QUEUED if message.error_message and message.error_message not in HELD:
             return display.stored(message.error_message)
         case Status.QUEUED if message.send_at and message.send_at > timezone.now():
             return _("It is sent at %(time)s.") % {"time": formatting.moment(message.send_at)}
         case Status.QUEUED:
             return _("It is sent as soon as waiting messages are sent.")
-        case Status.UNKNOWN if message.next_attempt_at:
+        case Status.UNKNOWN if message.next_attempt_at and not display.hold_of(message):
             return _("eSMS will be asked again in a way that cannot send twice. Do not send it again yet.")
         case Status.DELIVERED | Status.SENDING | Status.DRAFT:
             return ""
@@ -183,14 +256,16 @@ def reason(message: OutboundViberMessage) -> str:
             return " ".join(filter(None, sentences))
 
 
-def left_out(skipped: Counter[str]) -> Iterator[Notice]:
+def left_out(skipped: Mapping[str, list[int]]) -> Iterator[Notice]:
     """Tell how many were selected and not acted upon, with the reasons."""
-    for why, n in _most(skipped):
+    for why, pks in _most(skipped):
+        n = len(pks)
         head = ngettext("One message was left out.", "%(count)d messages were left out.", n) % {"count": n}
-        yield levels.WARNING, f"{head} {why}"
+        yield Notice(levels.WARNING, f"{head} {why}", pks, was_done=False)
 
 
 def about(message: OutboundViberMessage, url: str, told: Iterable[Notice]) -> Iterator[Notice]:
     """Begin each sentence with a link to the message that it is about."""
-    for level, text in told:
-        yield level, format_html('<a href="{}">{}</a>: {}', url, display.phone(message), text)
+    for notice in told:
+        linked = format_html('<a href="{}">{}</a>: {}', url, display.phone(message), notice.text)
+        yield notice._replace(text=linked)

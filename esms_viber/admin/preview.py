@@ -12,6 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from ..conf import get_settings
 from ..models import OutboundViberMessage
 from ..phones import InvalidPhone, normalize_phone, spaced_phone
+from .consent import warning
 from .form_fields import room
 
 CHECK = "_check"
@@ -69,11 +70,14 @@ def _local(url: str, host: str) -> str:
 
 
 def checked(form: forms.BaseForm, messages: list[OutboundViberMessage]) -> JsonResponse:
-    """Answer with a form's errors by field, its phone as it would be stored, and the room that the messages leave."""
+    """Answer with a form's errors by field, its phone as it would be stored, and the room that the messages leave.
+
+    It warns of a phone that has opted out; no error, because a draft may be kept until the person agrees.
+    """
     errors = {name: [str(sentence) for sentence in sentences] for name, sentences in form.errors.items()}
     try:
         found = normalize_phone(str(form.data.get("phone", "")))
-        phone = f"{spaced_phone(found)} ({found})"
+        phone, opted_out = f"{spaced_phone(found)} ({found})", warning(messages[0])
     except InvalidPhone:
-        phone = ""
-    return JsonResponse({"errors": errors, "phone": phone, "room": asdict(room(messages))})
+        phone = opted_out = ""
+    return JsonResponse({"errors": errors, "phone": phone, "opted_out": opted_out, "room": asdict(room(messages))})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote
 
 from django.urls import get_script_prefix
@@ -16,7 +16,7 @@ from ..account import Balance
 from ..conf import readable_settings
 from ..formatting import tell_count
 from ..models import Status
-from ..monitoring import get_queue_status
+from ..monitoring import MOST_NAMED, QueueStatus, get_queue_status
 from ..tokens import split_origin
 from .filters import AttentionFilter
 
@@ -32,15 +32,20 @@ class Queue:
     """Name, number, remark and filter of each status that has messages."""
     last_call_at: dt.datetime | None
     remarks: list[str] = field(default_factory=list)
-    """Problems that keep no message from being sent, but its delivery report from arriving."""
+    """What is odd, though it keeps no message from being sent."""
+    pauses: list[tuple[str, list[str], bool]] = field(default_factory=list)
+    """A sentence, the campaigns that it names, and whether there are more of them; without any it is about all."""
+    balance: Balance | None = None
+    """What eSMS told last."""
 
 
 def look() -> Queue:
     status = get_queue_status()
     due = stuck = ""
     if status.due:
-        since = formatting.moment(status.oldest_due_at)
-        due = _("%(count)s due, the oldest since %(time)s") % {"count": tell_count(status.due), "time": since}
+        due = _("%(count)s due") % {"count": tell_count(status.due)}
+        if since := formatting.moment(status.oldest_due_at):
+            due = _("%(count)s due, the oldest since %(time)s") % {"count": tell_count(status.due), "time": since}
     if status.stuck:
         stuck = ngettext(
             "one of them by a worker that is gone", "%(count)s of them by a worker that is gone", status.stuck
@@ -61,14 +66,31 @@ def look() -> Queue:
             if count
         ],
         last_call_at=status.last_call_at,
-        remarks=[*status.remarks(), *_remarks()],
+        remarks=[*status.oddities(), *_remarks()],
+        pauses=_pauses(status),
+        balance=_balance(status),
     )
 
 
-def obstacles() -> Queue:
-    """Return only what is in the way, for pages that are about something else."""
+def obstacles(page_of: str = "") -> Queue:
+    """Return only what is in the way, for pages that are about something else.
+
+    The page of a campaign tells of its own pause by itself.
+    """
     status = get_queue_status()
-    return Queue(status.obstacles(), [], [], status.last_call_at, _remarks())
+    if page_of:
+        status = replace(status, paused_campaigns=[name for name in status.paused_campaigns if name != page_of])
+    return Queue(status.obstacles(), [], [], status.last_call_at, _remarks(), _pauses(status), _balance(status))
+
+
+def _balance(status: QueueStatus) -> Balance | None:
+    if status.balance is None or status.balance_at is None:
+        return None
+    return Balance(status.balance, status.balance_at)
+
+
+def _pauses(status: QueueStatus) -> list[tuple[str, list[str], bool]]:
+    return [(told, names[:MOST_NAMED], len(names) > MOST_NAMED) for told, names in status.pauses()]
 
 
 def _remarks() -> list[str]:

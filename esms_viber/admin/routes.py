@@ -6,22 +6,26 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
+from django.contrib import admin
+from django.contrib.messages import constants as levels
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse, reverse_lazy
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 
 from ..database import non_atomic_requests
-from .base import MessageAdminBase
 
-View = Callable[[MessageAdminBase, HttpRequest], HttpResponseBase]
+View = Callable[[Any, HttpRequest], HttpResponseBase]
 
 FOLDER = "admin/esms_viber/outboundvibermessage"
 """The folder of the templates."""
 
 
-def route(model_admin: MessageAdminBase, address: str, view: View, *, permission: str) -> URLPattern:
-    """Make a URL under the list's, named after its view, for staff who may `view`, `add`, `change` or `send`.
+def route(model_admin: admin.ModelAdmin[Any], address: str, view: View, *, permission: str) -> URLPattern:
+    """Make a URL under the list's, named after its view, for staff who may `view`, `add`, `change`, `send` or
+    `redact`.
 
     Address and name begin with "viber", because packages for the admin have taken the plain words: `export/` of
     django-import-export would come before ours wherever its mixin does. The view runs outside of any transaction, even
@@ -43,12 +47,22 @@ def route(model_admin: MessageAdminBase, address: str, view: View, *, permission
     return found
 
 
-def url_of(model_admin: MessageAdminBase, name: str) -> str:
+def url_of(model_admin: admin.ModelAdmin[Any], name: str) -> str:
     """The address of a page by the end of its name: `changelist` is Django's, `viber_overview` one of `route()`."""
     return reverse(f"admin:{_prefix(model_admin)}_{name}", current_app=model_admin.admin_site.name)
 
 
-def _prefix(model_admin: MessageAdminBase) -> str:
+def press_again(model_admin: admin.ModelAdmin[Any], request: HttpRequest) -> HttpResponseRedirect:
+    """Answer a GET of a page that only a button opens, as it comes after somebody had to log in again."""
+    model_admin.message_user(request, _("Nothing was done yet: press the button again."), levels.WARNING)
+    return HttpResponseRedirect(url_of(model_admin, "viber_overview"))
+
+
+def campaign_url(model_admin: admin.ModelAdmin[Any], name: str) -> str:
+    return f"{url_of(model_admin, 'viber_campaign')}?{urlencode({'name': name})}"
+
+
+def _prefix(model_admin: admin.ModelAdmin[Any]) -> str:
     """Return the beginning of Django's URL names for the registered model, which may be a site's proxy or child."""
     return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}"
 
@@ -68,7 +82,7 @@ def framed(response: HttpResponse, template: str) -> HttpResponse:
     return response
 
 
-def render(model_admin: MessageAdminBase, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
+def render(model_admin: admin.ModelAdmin[Any], request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
     """Render a page in the admin's frame. `context` has to hold its `title`."""
     context = {**model_admin.admin_site.each_context(request), "opts": model_admin.opts, **context}
     return TemplateResponse(request, f"{FOLDER}/{template}.html", context)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.utils.text import smart_split, unescape_string_literal
 
-from ..models import OutboundViberMessage
+from ..models import OutboundViberMessage, ViberOptOut
 from ..models.validators import normalize_text
 from ..phones import phone_beginnings
 
@@ -48,7 +49,7 @@ def find(rows: QuerySet[OutboundViberMessage], text: str) -> QuerySet[OutboundVi
     for word in _words(text):
         in_texts &= _in_any_case(word, connections[rows.db].vendor)
     if not text.startswith(_QUOTES):
-        alike = _with_any([Q(dedupe_key__startswith=text)], rows.db)
+        alike = _with_any([Q(dedupe_key__startswith=text)], OutboundViberMessage.objects.using(rows.db))
     return rows.filter(in_texts | alike) if alike else rows.filter(in_texts)
 
 
@@ -65,19 +66,27 @@ def _with_number(text: str, alias: str) -> Q:
     """Return the condition for a phone or another number that begins so."""
     columns = [Q(**{f"{name}__startswith": text}) for name in ("sms_id", "request_id", "dedupe_key")]
     columns += [Q(phone__startswith=beginning) for beginning in phone_beginnings(text)]
-    return _with_any(columns, alias) or Q(pk__in=[])
+    return _with_any(columns, OutboundViberMessage.objects.using(alias)) or Q(pk__in=[])
 
 
-def _with_any(columns: Iterable[Q], alias: str) -> Q:
+def find_phone(rows: QuerySet[ViberOptOut], text: str) -> QuerySet[ViberOptOut]:
+    """Find the rows of a phone in any spelling, or of those that begin so; none for what is no phone."""
+    text = normalize_text(text).strip()
+    if not text:
+        return rows
+    columns = [Q(phone__startswith=beginning) for beginning in phone_beginnings(text)]
+    return rows.filter(_with_any(columns, ViberOptOut.objects.using(rows.db)) or Q(pk__in=[]))
+
+
+def _with_any(columns: Iterable[Q], rows: QuerySet[Any]) -> Q:
     """Return a condition for what meets any of these; an empty one where nothing does.
 
     Each column is asked by itself, because SQLite uses no index for a choice of ranges. Where few are found, their
     primary keys are the condition; otherwise it is that of the columns in which something was found.
     """
-    messages = OutboundViberMessage.objects.using(alias).order_by()
     found, pks, is_cut = Q(), set[int](), False
     for column in columns:
-        some = list(messages.filter(column).values_list("id", flat=True)[: _FEW + 1])
+        some = list(rows.order_by().filter(column).values_list("pk", flat=True)[: _FEW + 1])
         if some:
             found |= column
         pks.update(some)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.admin import ModelAdmin
 from django.contrib.messages import constants as levels
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.http import urlencode
@@ -16,15 +18,27 @@ from django.utils.translation import ngettext
 
 from .. import account, formatting
 from ..formatting import dong, grouped
-from ..models import OutboundViberMessage
+from ..models import OutboundViberMessage, Purpose, Status, ViberPause
+from ..models.choices import TAKEN, WAITING
 from ..models.querysets import MessageQuerySet
 from ..models.validators import normalize_text
-from ..statistics import Progress, Tally, counted, days_until, get_figures, get_overview, latest_of_campaign, start_of
-from . import queue_status
+from ..statistics import (
+    Progress,
+    Tally,
+    counted,
+    days_until,
+    get_figures,
+    get_overview,
+    latest_of_campaign,
+    start_of,
+    was_stopped,
+)
+from . import pauses, queue_status
 from .base import MessageAdminBase
-from .charts import Number, linked, percent, plots_of
+from .charts import Number, bar_of, linked, percent, plots_of
 from .listing import Listing
-from .routes import render, route, url_of
+from .notices import FROM_CAMPAIGN, LAST_SHOWN
+from .routes import campaign_url, press_again, render, route, url_of
 
 _PERIODS = (7, 30)
 _MOST_DAYS = 31
@@ -38,10 +52,6 @@ def urls(model_admin: MessageAdminBase) -> list[URLPattern]:
         route(model_admin, "campaign/", campaign, permission="view"),
         route(model_admin, "balance/", balance, permission="send"),
     ]
-
-
-def campaign_url(model_admin: MessageAdminBase, name: str) -> str:
-    return f"{url_of(model_admin, 'viber_campaign')}?{urlencode({'name': name})}"
 
 
 def _listing(model_admin: MessageAdminBase) -> Listing:
@@ -116,13 +126,25 @@ def overview(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
         most_campaigns=_MOST_CAMPAIGNS,
         balance=_balance(standing),
         may_ask=model_admin.has_send_permission(request),
+        **_pause(model_admin, request, pauses.find()),
     )
 
 
+def _pause(
+    model_admin: MessageAdminBase, request: HttpRequest, paused: ViberPause | None, campaign: str = ""
+) -> dict[str, Any]:
+    return {
+        "pause": paused,
+        "pause_since": pauses.since(paused) if paused else "",
+        "pause_campaign": campaign,
+        "may_send": model_admin.has_send_permission(request),
+    }
+
+
 def _balance(standing: queue_status.Queue) -> Card:
-    known = account.remembered()
+    known = standing.balance
     if known is None:
-        return Card(_("Balance"), Number(_("not asked lately")))
+        return Card(_("Balance"), Number(_("not asked yet")))
     return Card(_("Balance"), Number(dong(known.amount)), queue_status.balance_remark(known, standing))
 
 
@@ -144,27 +166,91 @@ def campaign(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRespons
     said = ngettext(
         "%(through)s of one message is through.", "%(through)s of %(count)s messages are through.", asked_for
     ) % {"through": grouped(through), "count": grouped(asked_for)}
+    waiting = _what_waits(progress, listing)
+    holds, now = ViberPause.objects.holds(), timezone.now()
+    paused = pauses.find(name) if name in holds.campaigns else None
+    is_paused, opens_at = holds.everything or paused is not None, holds.opens_at(now)
+    moves = bool(progress.due) and not is_paused
+    if is_paused and progress.to_come:
+        pause = _("It is paused.") if paused else _("Sending is paused.")
+        said = f"{said} {pause}"
+        waiting.append((_("What waits goes out once somebody resumes it."), ""))
+    elif opens_at is not None and progress.due:
+        moves = _has_due(name, Purpose.TRANSACTIONAL, now)
+        if _has_due(name, Purpose.PROMOTIONAL, now):
+            waiting.append((_("Promotional ones go out from %(time)s on.") % {"time": formatting.moment(opens_at)}, ""))
+    cancelled = figures.total.counts[Status.CANCELLED]
+    is_stopped = cancelled > 0 and not progress.to_come and was_stopped(everything, name)
+    if is_stopped:
+        sent = sum(figures.total.counts[status] for status in TAKEN)
+        said = _("Stopped: %(sent)s sent, %(cancelled)s cancelled.") % {
+            "sent": grouped(sent),
+            "cancelled": grouped(cancelled),
+        }
     seconds = None  # because nothing is to come soon
-    if progress.due or progress.sending:
+    if moves or progress.sending:
         seconds = _SECONDS_WHILE_SENDING
-    elif progress.to_come or progress.awaited:
+    elif progress.awaited or (progress.to_come and not is_paused):
         seconds = _SECONDS_WHILE_WAITING
     return render(
         model_admin,
         request,
         "campaign_figures" if "fragment" in request.GET else "campaign",
         title=_("Campaign %(name)s") % {"name": name},
-        viber_queue=queue_status.obstacles() if progress.to_come else None,
+        viber_queue=queue_status.obstacles(page_of=name) if progress.to_come else None,
         url=campaign_url(model_admin, name),
         all_url=f"{listing.url}?{urlencode({'campaign': name})}",
         asked_for=asked_for,
         through=through,
         said=said,
-        waiting=_what_waits(progress, listing),
+        bar=bar_of(figures.total) if is_stopped else None,
+        buttons=_buttons(model_admin, request, figures.total, progress, name),
+        from_campaign=FROM_CAMPAIGN,
+        last_shown_name=LAST_SHOWN,
+        last_shown=OutboundViberMessage.objects.for_writing().order_by("-pk").values_list("pk", flat=True).first() or 0,
+        waiting=waiting,
         seconds=seconds,
         cards=_cards(figures.total, listing),
         plots=plots_of(figures, listing),
+        **_pause(model_admin, request, paused, name),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """An action of the list, on the messages of a campaign in some states; it asks before it does anything."""
+
+    name: str
+    action: str
+    label: str
+    url: str
+
+
+def _buttons(
+    model_admin: MessageAdminBase, request: HttpRequest, total: Tally, progress: Progress, name: str
+) -> list[Button]:
+    if not model_admin.has_send_permission(request):
+        return []
+    counts = total.counts
+    possible = [
+        (progress.queued + progress.repeated, "stop", "cancel_selected", _("Stop for good…"), WAITING),
+        (counts[Status.CANCELLED], "cancelled", "send_selected", _("Send what was cancelled…"), [Status.CANCELLED]),
+        (counts[Status.FAILED], "failed", "send_selected", _("Send again what failed…"), [Status.FAILED]),
+    ]
+    listing = Listing(url_of(model_admin, "changelist"), {"campaign": name})
+    return [
+        Button(what, action, label, str(listing.of_statuses(sorted(statuses))))
+        for count, what, action, label, statuses in possible
+        if count
+    ]
+
+
+def _has_due(campaign: str, purpose: Purpose, now: dt.datetime) -> bool:
+    """Tell whether any message of a purpose is due, along the index in which each campaign has a lane of its own."""
+    rows = OutboundViberMessage.objects.for_writing()
+    of_purpose = [rows.filter(status=status, purpose=purpose) for status in WAITING]
+    lanes = [lane for each in of_purpose for lane in each.lanes(campaigns=[campaign])]
+    return any(lane.soonest_first(now).exists() for lane in lanes)
 
 
 def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
@@ -198,9 +284,11 @@ def _what_waits(progress: Progress, listing: Listing) -> list[tuple[str, str]]:
 
 def balance(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
+        return press_again(model_admin, request)
     try:
         answer = account.ask()
+        with suppress(account.BrandnamesUnavailable):  # the balance was asked for, and the names are for the forms
+            account.ask_brandnames()
     except account.BalanceUnavailable as error:
         model_admin.message_user(request, str(error), levels.ERROR)
     else:

@@ -13,10 +13,12 @@ from django.utils.translation import gettext as _
 
 from ..codes import ACCOUNT_CODES, Verdict, describe
 from ..delivery.outcomes import Decision, decide
+from ..formatting import moment
 from ..gateways.base import CallOutcome, SendResult
 from ..lifecycle import ABANDONED
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..reports.parsing import DeliveryReport, MalformedReport, ReportVerdict, parse_report
+from ..reports.sent_list import AMBIGUOUS, RECOGNISED, can_recognise, candidates_in, status_of
 from . import display
 from .base import MessageAdminBase
 
@@ -89,6 +91,10 @@ class Entry:
     """The user who did it, unless the sentence names one."""
     duration_ms: int | None = None
     applied: bool = False
+    candidates: list[tuple[str, str, str]] = field(default_factory=list)
+    """Entries of eSMS's list that may be this message: time, SMSID and status."""
+    can_recognise: bool = False
+    """May a person still say that one of these is the message?"""
     details: list[tuple[str, str]] = field(default_factory=list)
     """The stored values of the report or the call, as they are."""
 
@@ -119,11 +125,24 @@ def tell(event: ViberMessageEvent, message: OutboundViberMessage, *, first: bool
             told = {"sentence": sentence, "by": str(event.user or "")}
             if was_abandoned(event):
                 told |= {"look": display.look(Status.UNKNOWN), "advice": _("It may have been sent.")}
+            elif event.text == AMBIGUOUS:
+                # A site without time zones reads times in its own.
+                listed = [
+                    (str(moment(each.sent_at.astimezone())), each.sms_id, str(status_of(each).label))
+                    for each in candidates_in(event)
+                ]
+                told |= {"look": display.look(Status.UNKNOWN), "candidates": listed}
+                if can_recognise(message, event):
+                    advice = _(
+                        "Look them up on eSMS's portal by their SMSIDs. If one of them is this message, say so here; "
+                        "if none is, send it again."
+                    )
+                    told |= {"can_recognise": True, "advice": advice}
     return Entry(
         when=event.created_at,
         duration_ms=event.duration_ms,
         applied=event.applied,
-        details=[(name, value) for name, value in _values(event).items() if value],
+        details=[(name, value) for name, value in _values(event).items() if value and name != "candidates"],
         **told,
     )
 
@@ -184,6 +203,8 @@ def _advice(event: ViberMessageEvent, message: OutboundViberMessage, decision: D
 
 def _poll(event: ViberMessageEvent, message: OutboundViberMessage) -> dict[str, Any]:
     asked = {"quote": display.stored(event.text), "by": str(event.user or "")}
+    if event.text == RECOGNISED:
+        return {"sentence": display.stored(event.text), "look": display.look(Status.SENT), "by": asked["by"]}
     if event.code == "100":
         return asked | _reported(event, message, _("eSMS was asked for the status, and reports: %(report)s."))
     if not event.code:

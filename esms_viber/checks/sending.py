@@ -198,3 +198,16 @@ def check_sandbox(conf: ViberSettings) -> Iterator[CheckMessage]:
             hint=_or_silence('"SANDBOX": False', "esms_viber.W006"),
             id="esms_viber.W006",
         )
+
+
+def check_hours(conf: ViberSettings) -> Iterator[CheckMessage]:
+    if conf.PROMOTIONAL_HOURS:
+        line = _or_silence("manage.py send_viber_messages --watch", "esms_viber.W016")
+        yield CheckWarning(
+            _(
+                'ESMS_VIBER["PROMOTIONAL_HOURS"] is set: what waits for these hours goes out only if a worker runs '
+                "when they begin."
+            ),
+            hint=line,
+            id="esms_viber.W016",
+        )

@@ -41,6 +41,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         sending.check_account_in_production,
         sending.check_stand_in,
         sending.check_sandbox,
+        sending.check_hours,
         sending.check_base_url_in_production,
         sending.check_task_backend,
         databases.check_sqlite,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
@@ -19,6 +20,7 @@ from django.utils.translation import gettext_noop
 from ..codes import Verdict, describe, loggable
 from ..conf import get_settings
 from ..database import lock
+from ..exceptions import log_failure
 from ..models import ViberGatewayState
 from .payload import Attempt, Probe
 
@@ -38,6 +40,9 @@ NOT_ANSWERING = gettext_noop("Not sent yet: eSMS does not answer. It is sent whe
 ACCURACY = dt.timedelta(seconds=1)
 """`last_accepted_at` is kept this exactly while all is well, so that not every message writes to the same row."""
 
+SEEN_EVERY = dt.timedelta(minutes=1)
+"""`sender_seen_at` is written no more often."""
+
 States = Mapping[str, ViberGatewayState]
 
 
@@ -47,6 +52,19 @@ States = Mapping[str, ViberGatewayState]
 def look() -> States:
     """Return the breakers that are open, or on their way there, by name."""
     return {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble()}
+
+
+def look_in() -> States:
+    """Do as `look()`, for a worker: note that it was seen, at most every minute."""
+    rows = {state.brandname: state for state in ViberGatewayState.objects.for_writing().in_trouble_or_account()}
+    now, account = timezone.now(), rows.get(ACCOUNT)
+    seen_at = account.sender_seen_at if account is not None else None
+    if seen_at is None or not dt.timedelta(0) <= now - seen_at < SEEN_EVERY:
+        try:
+            ViberGatewayState.objects.note_of_account(sender_seen_at=now)
+        except DatabaseError as error:  # which must not keep messages from being sent
+            log_failure(error, "it cannot be noted that a worker is running")
+    return {name: state for name, state in rows.items() if state.in_trouble}
 
 
 def holding(states: States, brandname: str, *, in_request: bool) -> ViberGatewayState | None:
@@ -140,7 +158,17 @@ def learn(attempts: Iterable[Attempt], *, known: States | None, in_request: bool
     return lesson
 
 
-_COLUMNS = tuple(f.attname for f in ViberGatewayState._meta.concrete_fields if f.attname not in {"id", "brandname"})
+_COLUMNS = (
+    "silent",
+    "code",
+    "refusals",
+    "last_accepted_at",
+    "opened_at",
+    "probes",
+    "next_probe_at",
+    "probe_until",
+)
+"""The breaker's own columns. The others of the account's row are written elsewhere, at any time."""
 
 
 def _columns(state: ViberGatewayState) -> dict[str, Any]:
@@ -159,7 +187,7 @@ def _fold(states: States, call: Attempt, *, in_request: bool) -> None:
     account, brand = states[ACCOUNT], states[call.outgoing.brandname]
     code = call.result.code if call.result else ""
     verdict = describe(code).verdict
-    call.while_open = account.is_open or brand.is_open
+    call.while_open, brand_was_open = account.is_open or brand.is_open, brand.is_open
     if call.is_silent:
         # A call that hung while others were accepted says nothing about what came after them.
         if account.last_accepted_at is None or call.began >= account.last_accepted_at:
@@ -199,7 +227,8 @@ def _fold(states: States, call: Attempt, *, in_request: bool) -> None:
                 # More than one brand name is concerned.
                 _open(account, call.ended)
     if call.probe is not None:
-        about_others = {Verdict.PHONE} if call.probe.name else {Verdict.PHONE, Verdict.BRAND}
+        # A brand name that is refused again is all that there is to probe with.
+        about_others = {Verdict.PHONE} if call.probe.name or brand_was_open else {Verdict.PHONE, Verdict.BRAND}
         _end_probe(states[call.probe.name], call, tells=verdict not in about_others)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -18,9 +21,10 @@ from django.utils import timezone
 from ..codes import ACCOUNT_CODES, Verdict, describe
 from ..conf import ViberSettings, accepts
 from ..exceptions import outline
-from ..gateways.base import BaseGateway, CallOutcome, OutgoingMessage, SendResult, StatusResult
+from ..gateways.base import BaseGateway, CallOutcome, OutgoingMessage, SendResult, SentResult, StatusResult
 from ..lifecycle import may_repeat_at
 from ..models import OutboundViberMessage
+from ..models.pause import Holds
 from .outcomes import is_silent
 from .payload import Attempt
 
@@ -30,7 +34,7 @@ GATHERING = 0.05
 """Seconds for which results are gathered, to be recorded in one transaction."""
 
 _BLINK = 0.001
-"""Seconds between two looks of one thread at what the others have done."""
+"""Seconds between two looks of a thread that waits until a doubtful result is recorded."""
 
 MOST_SILENT = 5
 """Status queries in a row without an answer, after which no more are made."""
@@ -105,6 +109,8 @@ class Calls:
         """No call starts after `start_before`, and each ends by the `deadline`, both moments of `time.monotonic()`."""
         self.held: frozenset[str] = frozenset()
         """Brand names under which no call starts any more, but the one that probes."""
+        self.holds = Holds()
+        """Pauses and hours, which keep a call that has not started from starting."""
         self.account_code = ""
         self.outage = False
         """Did so many status queries in a row have no answer that no more were made?"""
@@ -120,6 +126,10 @@ class Calls:
         # For the threads alone. The main thread may be interrupted by a signal, and would never release it.
         self._lock = threading.Lock()
         self._ended = self._gathered = 0
+        self._awaited = math.inf
+        """Attempts that must have ended to wake the main thread. Waking it for each one would cost more than a call."""
+        # An Event would take a lock of its own, which the main thread would keep if a signal interrupted it there.
+        self._enough_ended = queue.SimpleQueue[None]()
         self._doubted = self._settled = 0
         self._silent = 0
 
@@ -144,20 +154,23 @@ class Calls:
             with self._lock:
                 self._ended += 1
                 self._doubted += is_doubtful(attempt)
+            if self._is_enough():
+                self._enough_ended.put(None)
 
     def _make_if_allowed(self, attempt: Attempt) -> None:
         if not self._wait_for_turn() or not self._wait_for_record(attempt):
             return
         # The lease, the deadline and the day must allow the call at this moment, however long it has waited.
         message, now = attempt.message, timezone.now()
-        is_held = message.lease_until is not None and message.lease_until > now
+        is_ours = message.lease_until is not None and message.lease_until > now
         is_past = message.expires_at is not None and message.expires_at <= now
         # A probe must have ended before another process may make one.
         is_late = attempt.probe is not None and attempt.probe.until <= now + self._longest()
         if (
-            is_held
+            is_ours
             and not is_past
             and not is_late
+            and not self.holds.reason(message, now)
             and (attempt.first or may_repeat_at(message.uncertain_since or now, now))
         ):
             attempt.began = now
@@ -170,14 +183,25 @@ class Calls:
         """How long a call may take."""
         return dt.timedelta(seconds=min(self._patience, self._deadline - time.monotonic()))
 
-    def wait_for_results(self, enough: int, seconds: float) -> None:
-        """Wait until so many attempts have ended since the last time, or one that cannot wait, but not for longer."""
-        for _turn in range(round(seconds / _BLINK)):
-            if self._ended - self._gathered >= enough or self._in_doubt:
-                break
-            # Being woken by each call would cost more than the call.
-            time.sleep(_BLINK)
-        self._gathered = self._ended
+    def gather(self, futures: Iterable[Future[None]], enough: int, seconds: float) -> set[Future[None]]:
+        """Wait until `enough` have ended, or one whose result cannot wait, but at most so many seconds.
+
+        Returns those that have ended.
+        """
+        while not self._enough_ended.empty():
+            self._enough_ended.get()
+        self._awaited = self._gathered + enough
+        if not self._is_enough():
+            with suppress(queue.Empty):
+                self._enough_ended.get(timeout=seconds)
+        self._awaited = math.inf
+        # Unlike wait(), this takes the lock of one call at a time, and so keeps no thread from ending its own.
+        done = {future for future in futures if future.done()}
+        self._gathered += len(done)
+        return done
+
+    def _is_enough(self) -> bool:
+        return self._ended >= self._awaited or self._in_doubt
 
     def _wait_for_record(self, attempt: Attempt) -> bool:
         """Wait while a result that may open a circuit breaker is not recorded; False where the call must not start.
@@ -216,6 +240,16 @@ class Calls:
             self.outage = self.outage or self._silent >= MOST_SILENT
         if self.account_code or self.outage:
             self.stop()
+
+    def fetch_sent(self, begin: dt.datetime, end: dt.datetime, page: int) -> SentResult | None:
+        """Ask, from this thread, for a page of what was sent; None where no call starts, or the gateway fails."""
+        if not self._wait_for_turn():
+            return None
+        result = self._call(partial(self._gateway.fetch_sent, begin, end), page)
+        if result is not None and result.code in ACCOUNT_CODES:
+            self.account_code = result.code
+            self.stop()
+        return result
 
     # -- both ----------------------------------------------------------------------------------------------------------
 

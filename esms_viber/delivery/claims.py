@@ -25,7 +25,9 @@ from ..database import AWAY, has_row_locks, in_transaction, lock
 from ..exceptions import log_failure
 from ..formatting import put_together
 from ..lifecycle import ABANDONED, Transition
-from ..models import OutboundViberMessage, Status, ViberGatewayState
+from ..models import OutboundViberMessage, Status, ViberGatewayState, ViberOptOut, ViberPause
+from ..models.opt_out import forbids
+from ..models.pause import MOST_LANES, Holds, due_lanes
 from ..models.querysets import MessageQuerySet
 from ..signals import CancelSend, pre_send
 from .outcomes import back_off
@@ -52,6 +54,8 @@ class Claimed:
     """They were due and will not be called: expired, or not to be repeated any more."""
     changes: list[Transition] = field(default_factory=list)
     """The committed transitions, for the caller to announce."""
+    holds: Holds = field(default_factory=Holds)
+    """What kept others waiting."""
 
     @property
     def found(self) -> int:
@@ -67,20 +71,36 @@ def new_claim(now: dt.datetime) -> tuple[str, dt.datetime]:
 
 
 def claim(
-    limit: int, pks: Sequence[int] | None = None, *, but_not: Collection[str] = (), repeats_first: bool = True
+    limit: int,
+    pks: Sequence[int] | None = None,
+    *,
+    but_not: Collection[str] = (),
+    holds: Holds | None = None,
+    repeats_first: bool = True,
+    urgent_only: bool = False,
 ) -> Claimed:
     """Claim at most `limit` messages that are due, of these primary keys or any, `but_not` under these brand names.
 
-    Nothing found: nothing is due.
+    Nothing found: nothing is due. Transactional messages come before promotional ones; `urgent_only` leaves out all but
+    those that were never called for. `holds`: what the caller knows of pauses, so that it is looked for elsewhere; what
+    holds by now is asked again before anything is claimed.
     """
     rows = OutboundViberMessage.objects.for_writing()
+    holds = holds or ViberPause.objects.holds()
+    purposes = holds.purposes()
+    if holds.everything:
+        return Claimed(holds=holds)
     if pks is not None:
-        mine = rows.due().filter(pk__in=pks).exclude(brandname__in=but_not).order_by("pk")
-        return _claim(lambda _now: list(lock(mine)[:limit]))
-    # Repeats come first, because they expire at midnight in Vietnam. After an outage new messages come first, so that
-    # messages which always time out cannot keep the breaker open.
-    kinds = [rows.unknown(), rows.queued()] if repeats_first else [rows.queued(), rows.unknown()]
-    due = [_due_lanes(kind, but_not) for kind in kinds]
+        mine = rows.due().filter(pk__in=pks, purpose__in=purposes).order_by("pk")
+        mine = mine.exclude(brandname__in=but_not).exclude(campaign__in=holds.campaigns)
+        return _claim(lambda _now: list(lock(mine)[:limit]), holds)
+    queued = [rows.queued().filter(purpose=purpose) for purpose in purposes]
+    repeats = [rows.unknown().filter(purpose=purpose) for purpose in purposes]
+    # Of each purpose repeats come first, because they expire at midnight in Vietnam. After an outage new messages come
+    # first, so that messages which always time out cannot keep the breaker open.
+    in_turn = [each for pair in zip(repeats, queued, strict=True) for each in pair]
+    classes = queued[:1] if urgent_only else in_turn if repeats_first else [*queued, *repeats]
+    due = [_due_lanes(each, but_not, holds) for each in classes]
 
     def find(now: dt.datetime) -> list[OutboundViberMessage]:
         found: list[OutboundViberMessage] = []
@@ -93,7 +113,7 @@ def claim(
                 found += lock(lane.soonest_first(now), skip_locked=True)[:share]
         return found
 
-    return _claim(find) if any(due) else Claimed()
+    return _claim(find, holds) if any(due) else Claimed(holds=holds)
 
 
 def claim_for_probe(
@@ -109,12 +129,20 @@ def claim_for_probe(
     `another`: the newest of those instead, because what was tried so far may be of a kind that eSMS never takes.
     `brandnames`: only under these; `but_not`: under none of these.
     """
-    rows, now = OutboundViberMessage.objects.for_writing(), timezone.now()
+    rows, now, holds = OutboundViberMessage.objects.for_writing(), timezone.now(), ViberPause.objects.holds()
+    if holds.everything:
+        return Claimed(holds=holds)
 
     def lanes(kind: MessageQuerySet, *, newest: bool = False) -> list[MessageQuerySet]:
         """Return the lanes of one status, that of the oldest, or else the newest, message first."""
-        named = [kind.filter(brandname=name) for name in brandnames]
-        found = [lane.soonest_first(now) for lane in named or _due_lanes(kind, but_not)]
+        found = []
+        for purpose in holds.purposes():
+            of_purpose = kind.filter(purpose=purpose)
+            if brandnames:
+                named = list(of_purpose.lanes(brandnames=brandnames, paused=holds.campaigns))
+            else:
+                named = _due_lanes(of_purpose, but_not, holds)
+            found += [lane.soonest_first(now) for lane in named]
         found = [lane.reverse() for lane in found] if newest else found
         if len(found) < 2:
             return found
@@ -132,39 +160,73 @@ def claim_for_probe(
                 return found
         return []
 
-    return _claim(find) if order else Claimed()
+    return _claim(find, holds) if order else Claimed(holds=holds)
 
 
-def _due_lanes(rows: MessageQuerySet, but_not: Collection[str]) -> list[MessageQuerySet]:
-    """Split the rows of one status, where some brand names have to wait, by the other ones that have something due."""
-    if not but_not and has_row_locks(rows.db):
-        return [rows]
-    # Look before the transaction, because on SQLite even looking for work in one keeps others from writing.
-    lanes = rows.lanes(but_not) if but_not else [rows]
-    return [lane for lane in lanes if lane.soonest_first(timezone.now()).exists()]
+def due_pks(campaign: str, *, most: int = 50_000) -> list[int]:
+    """Return the primary keys of due messages of a campaign, or of any where it is empty, which nothing holds now."""
+    rows, holds = OutboundViberMessage.objects.for_writing(), ViberPause.objects.holds()
+    found: list[int] = []
+    for lane in due_lanes(rows, holds, timezone.now(), campaign=campaign):
+        found += lane.values_list("pk", flat=True)[: most - len(found)]
+    return found
 
 
-def _claim(find: Callable[[dt.datetime], list[OutboundViberMessage]]) -> Claimed:
+def _due_lanes(rows: MessageQuerySet, but_not: Collection[str], holds: Holds) -> list[MessageQuerySet]:
+    """Split the rows of one status and purpose, where some have to wait, by the lanes that have something due.
+
+    Where there are very many, by some of them: the next look goes on with the others.
+    """
+    global _looked_until
+    if not (but_not or holds.campaigns):
+        # Look before the transaction, because on SQLite even looking for work in one keeps others from writing.
+        return [rows] if has_row_locks(rows.db) or rows.soonest_first(timezone.now()).exists() else []
+    found = []
+    for number, lane in enumerate(rows.lanes(but_not=but_not, paused=holds.campaigns, after=_looked_until), start=1):
+        first = lane.soonest_first(timezone.now()).values_list("campaign", flat=True).first()
+        if first is not None:
+            found.append(lane)
+            if number >= MOST_LANES:
+                _looked_until = first
+                return found
+    _looked_until = ""
+    return found
+
+
+_looked_until = ""
+"""The campaign at which this process stopped looking, because it had seen enough lanes."""
+
+
+def _claim(find: Callable[[dt.datetime], list[OutboundViberMessage]], known: Holds) -> Claimed:
     claim_id, _lease_until = new_claim(timezone.now())
 
     def write() -> Claimed:
         now = timezone.now()
-        ready, expired, over = [], [], []
-        for message in find(now):
+        found = find(now)
+        if not found:
+            return Claimed(holds=known)
+        # Ask with the rows locked, because somebody may have paused or opted out since they were looked for.
+        holds = ViberPause.objects.holds()
+        scopes = ViberOptOut.objects.among(message.phone for message in found)
+        ready, ended, over = list[OutboundViberMessage](), list[Transition](), list[OutboundViberMessage]()
+        for message in found:
             is_past = message.expires_at is not None and message.expires_at <= now
+            is_out = forbids(scopes.get(message.phone), message.purpose)
+            is_redacted = message.redacted_at is not None
             since = message.uncertain_since
-            if message.status == Status.QUEUED and is_past:
-                expired.append(message)
-            elif since is not None and (is_past or not lifecycle.may_repeat_at(since, now)):
+            if message.status == Status.QUEUED and is_redacted:
+                ended.append(lifecycle.cancel(message, lifecycle.REDACTED))
+            elif message.status == Status.QUEUED and (is_past or is_out):
+                ended.append(lifecycle.take_out(message) if is_out else lifecycle.expire(message))
+            elif since is not None and (is_past or is_out or is_redacted or not lifecycle.may_repeat_at(since, now)):
                 over.append(message)
-            else:
+            elif not holds.reason(message, now):
                 ready.append(message)
-        changes = [lifecycle.expire(message) for message in expired]
-        changes += [lifecycle.claim(message, claim_id, now + LEASE) for message in ready]
-        lifecycle.write(*changes)
-        lifecycle.store_events(change.event for change in changes)
+        claims = [lifecycle.claim(message, claim_id, now + LEASE) for message in ready]
+        lifecycle.write(*ended, *claims)
+        lifecycle.store_events(change.event for change in ended)
         lifecycle.stop_repeating(over)
-        return Claimed(ready, expired + over, changes)
+        return Claimed(ready, [*(change.message for change in ended), *over], [*ended, *claims], holds)
 
     def was_committed(claimed: Claimed) -> bool:
         is_ours = OutboundViberMessage.objects.for_writing().filter(claim_id=claim_id, status=Status.SENDING)
@@ -261,11 +323,51 @@ def renew(messages: Iterable[OutboundViberMessage]) -> None:
 
 
 def _lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
-    """Lock those that are still ours, in the order in which everybody locks. Returns their primary keys."""
-    claims = {message.id: message.claim_id for message in messages}
-    rows = OutboundViberMessage.objects.for_writing().filter(pk__in=claims, status=Status.SENDING)
-    locked = lock(rows.order_by("pk")).values_list("pk", "claim_id")
-    return {pk for pk, claim_id in locked if claim_id == claims[pk]}
+    """Lock those that are still ours, in the order in which everybody locks. Returns their primary keys.
+
+    Note on each whether it has been redacted since it was claimed.
+    """
+    claimed = {message.id: message for message in messages}
+    rows = OutboundViberMessage.objects.for_writing().filter(pk__in=claimed, status=Status.SENDING)
+    ours = set()
+    for pk, claim_id, redacted_at in lock(rows.order_by("pk")).values_list("pk", "claim_id", "redacted_at"):
+        if claim_id == claimed[pk].claim_id:
+            claimed[pk].redacted_at = redacted_at
+            ours.add(pk)
+    return ours
+
+
+def take_out_opted_out(
+    messages: Iterable[OutboundViberMessage],
+) -> tuple[list[OutboundViberMessage], list[Transition]]:
+    """Give up the claims of messages whose phones have opted out since; returns them, and what became of them.
+
+    One that surely was not sent is cancelled; another is not repeated any more.
+    """
+    scopes = ViberOptOut.objects.among(message.phone for message in messages)
+    out = [message for message in messages if forbids(scopes.get(message.phone), message.purpose)]
+
+    def write() -> list[Transition]:
+        ours = _lock_claimed(out)
+        changes = [
+            lifecycle.take_out(message) if message.uncertain_since is None else lifecycle.release(message, when=None)
+            for message in out
+            if message.id in ours
+        ]
+        lifecycle.write(*changes)
+        lifecycle.store_events(change.event for change in changes)
+        return changes
+
+    if not out:
+        return [], []
+
+    def was_committed(changes: list[Transition]) -> bool:
+        return bool(changes) and not _lock_claimed(change.message for change in changes)
+
+    alias = OutboundViberMessage.objects.write_alias()
+    changes = in_transaction(write, using=alias, was_committed=was_committed)
+    lifecycle.adopt(changes)
+    return out, changes
 
 
 # -- before the call ---------------------------------------------------------------------------------------------------
@@ -287,25 +389,34 @@ def refused_by_site(attempt: Attempt) -> tuple[bool, list[Transition]]:
     try:
         pre_send.send(OutboundViberMessage, message=message)
     except CancelSend as veto:
-        reason = str(veto) or _VETOED
-        change = lifecycle.cancel(message, reason)
+        reason, is_vetoed = str(veto) or _VETOED, True
     except Exception as error:  # noqa: BLE001 - the site's own code
         log_failure(error, "a pre_send receiver failed; message %s waits", message.id)
-        reason, now = put_together(_NOT_CHECKED, type(error).__name__), timezone.now()
-        change = lifecycle.release(message, when=now + back_off(5), code_result="", error_message=reason)
-        change.columns["held_up_since"] = message.held_up_since or now
+        reason, is_vetoed = put_together(_NOT_CHECKED, type(error).__name__), False
     else:
         return False, []
-    change.event = lifecycle.make_note(message, reason)
+    now, fingerprint = timezone.now(), uuid.uuid4().hex
 
     def write() -> list[Transition]:
-        if not lifecycle.write(change):
+        if not _lock_claimed([message]):
             return []
+        if message.redacted_at is not None:
+            # The site's reason may name the customer.
+            change = lifecycle.cancel(message, lifecycle.REDACTED)
+        elif is_vetoed:
+            change = lifecycle.cancel(message, reason)
+        else:
+            change = lifecycle.release(message, when=now + back_off(5), code_result="", error_message=reason)
+            change.columns["held_up_since"] = message.held_up_since or now
+        change.event = lifecycle.make_note(message, change.columns["error_message"], fingerprint=fingerprint)
+        lifecycle.write(change)
         lifecycle.store_events([change.event])
         return [change]
 
     alias = OutboundViberMessage.objects.write_alias()
-    changes = in_transaction(write, using=alias, was_committed=lambda _changes: lifecycle.is_stored([change.event]))
+    changes = in_transaction(
+        write, using=alias, was_committed=lambda changes: lifecycle.is_stored(change.event for change in changes)
+    )
     lifecycle.adopt(changes)
     return True, changes
 

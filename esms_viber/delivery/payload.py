@@ -15,6 +15,7 @@ from ..conf import ViberSettings, get_settings, readable_settings
 from ..exceptions import log_failure
 from ..gateways.base import OutgoingMessage, SendResult
 from ..gateways.loading import get_gateway, load_gateway_class
+from ..lifecycle import goes_to_sandbox
 from ..tokens import LARGEST_PK, callback_url
 from .outcomes import is_silent
 
@@ -62,10 +63,12 @@ class Attempt:
 
 
 def outgoing_for(message: OutboundViberMessage) -> OutgoingMessage:
-    """Build the request. It goes to the sandbox if the row or the setting says so."""
+    """Build the request. A repeat goes where the first call went, the sandbox or not."""
     conf = get_settings()
     url = callback_url(message.id, message.request_id, conf)
-    return _outgoing(message, message.request_id, url, conf)
+    is_repeat = message.uncertain_since is not None
+    sandbox = message.sent_to_sandbox if is_repeat else goes_to_sandbox(message, conf)
+    return _outgoing(message, message.request_id, url, conf, sandbox=sandbox)
 
 
 def longest_outgoing(message: OutboundViberMessage) -> OutgoingMessage:
@@ -91,7 +94,9 @@ def _longest_callback_url(conf: ViberSettings, *, strict: bool = False) -> str:
         return f"{conf.CALLBACK_ORIGIN}/esms-viber/callback/{LARGEST_PK}.{_ANY_REQUEST_ID}~{'s' * 43}/"
 
 
-def _outgoing(message: OutboundViberMessage, request_id: str, url: str, conf: ViberSettings) -> OutgoingMessage:
+def _outgoing(
+    message: OutboundViberMessage, request_id: str, url: str, conf: ViberSettings, *, sandbox: bool = False
+) -> OutgoingMessage:
     return OutgoingMessage(
         phone=message.phone,
         request_id=request_id,
@@ -101,7 +106,7 @@ def _outgoing(message: OutboundViberMessage, request_id: str, url: str, conf: Vi
         button_label=message.button_label,
         button_url=message.button_url,
         callback_url=url,
-        sandbox=message.sandbox or conf.SANDBOX,
+        sandbox=sandbox,
     )
 
 

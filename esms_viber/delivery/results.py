@@ -16,8 +16,8 @@ from django.utils.translation import gettext_noop
 from .. import lifecycle
 from ..codes import Verdict, describe, loggable
 from ..conf import get_settings
-from ..database import in_transaction, lock, update_each
-from ..gateways.base import CallOutcome, SendResult, StatusResult
+from ..database import in_transaction, lock_columns, update_each
+from ..gateways.base import CallOutcome, SendResult, SentResult, StatusResult
 from ..gateways.responses import own_words
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Status, ViberGatewayState, ViberMessageEvent
@@ -96,10 +96,17 @@ def record_attempts(
 
 
 def _lock_rows(attempts: Sequence[Attempt]) -> dict[int, list[str]]:
-    """Lock the rows in the order in which everybody does, and return status and claim by primary key."""
-    pks = [attempt.message.id for attempt in attempts]
-    rows = OutboundViberMessage.objects.for_writing().filter(pk__in=pks).order_by("pk")
-    return {pk: claim for pk, *claim in lock(rows).values_list("pk", "status", "claim_id")}
+    """Lock the rows, and return status and claim by primary key.
+
+    Note on each message whether it has been redacted since it was claimed.
+    """
+    messages, found = {attempt.message.id: attempt.message for attempt in attempts}, {}
+    columns, using = ["id", "status", "claim_id", "redacted_at"], OutboundViberMessage.objects.write_alias()
+    for pk, status, claim_id, redacted_at in lock_columns(OutboundViberMessage, list(messages), columns, using=using):
+        # The time is as the driver gives it, and nothing but whether there is one matters here.
+        messages[pk].redacted_at = None if redacted_at is None else timezone.now()
+        found[pk] = [status, claim_id]
+    return found
 
 
 def _columns_begun(attempt: Attempt, now: dt.datetime) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def _columns_begun(attempt: Attempt, now: dt.datetime) -> dict[str, Any]:
     is_checked = {"error_message": "", "held_up_since": None} if message.held_up_since is not None else {}
     return is_checked | {
         "attempts": message.attempts + 1,
-        "sandbox": attempt.outgoing.sandbox,
+        "sent_to_sandbox": attempt.outgoing.sandbox,
         "code_result": "",
         "uncertain_since": message.uncertain_since or now,
         "lease_until": now + claims.LEASE,
@@ -126,7 +133,8 @@ def _record(
     in_request: bool,
 ) -> Recorded:
     stored = _lock_rows([*attempts, *begin])
-    begun = [each for each in begin if stored.get(each.message.id) == [Status.SENDING, each.message.claim_id]]
+    ours = [each for each in begin if stored.get(each.message.id) == [Status.SENDING, each.message.claim_id]]
+    begun = [each for each in ours if each.message.redacted_at is None]
     columns = [({"pk": each.message.id}, _columns_begun(each, now)) for each in begun]
     update_each(OutboundViberMessage, columns, using=OutboundViberMessage.objects.write_alias())
     trouble = {name: state for name, state in states.items() if state.in_trouble}
@@ -134,7 +142,7 @@ def _record(
     states = {**states, **lesson.states}
     called: list[tuple[Attempt, SendResult, Decision]] = []
     lost: list[tuple[Attempt, SendResult]] = []
-    changes: list[Transition] = []
+    changes = [lifecycle.release(each.message, when=None) for each in ours if each.message.redacted_at is not None]
     for attempt in attempts:
         message, result = attempt.message, attempt.result
         if message.id not in stored:
@@ -152,7 +160,7 @@ def _record(
     unanswered = lifecycle.count_unanswered([attempt.message for attempt, _, decision in called if decision.counts])
     for attempt, result, decision in called:
         when = _next_attempt_at(attempt, decision, unanswered[attempt.message.id], silent)
-        changes.append(_answer(attempt, result, decision, when))
+        changes.append(_answer(attempt, result, decision, when, now))
     lifecycle.write(*changes)
     for change in changes:
         if change.event is not None:
@@ -164,7 +172,7 @@ def _record(
         if (event := known.get(_fingerprint(attempt))) is not None:
             row, moved = event.message, _moved_before(attempt, event)
         else:
-            row, event, moved = _record_late(attempt, result)
+            row, event, moved = _record_late(attempt, result, now)
             events.append(event)
         late.append((attempt.message, row))
         changes += moved
@@ -196,7 +204,9 @@ def _moved_before(attempt: Attempt, event: ViberMessageEvent) -> list[Transition
     return [change]
 
 
-def _answer(attempt: Attempt, result: SendResult, decision: Decision, when: dt.datetime | None) -> Transition:
+def _answer(
+    attempt: Attempt, result: SendResult, decision: Decision, when: dt.datetime | None, now: dt.datetime
+) -> Transition:
     return lifecycle.answer(
         attempt.message,
         decision.status,
@@ -206,6 +216,7 @@ def _answer(attempt: Attempt, result: SendResult, decision: Decision, when: dt.d
         error=(result.text or ("" if result.code else _NOTHING_SAID))[:500],
         sms_id=result.sms_id,
         next_attempt_at=when,
+        now=now,
     )
 
 
@@ -214,7 +225,8 @@ def _event(attempt: Attempt, result: SendResult) -> ViberMessageEvent:
     data = {"outcome": result.outcome.value, "http_status": result.http_status, "sms_id": result.sms_id}
     return lifecycle.make_note(
         message,
-        result.text,
+        # What eSMS says may repeat the phone or the text.
+        result.text if message.redacted_at is None else "",
         kind=ViberMessageEvent.Kind.ATTEMPT,
         code=result.code,
         duration_ms=result.duration_ms,
@@ -261,7 +273,7 @@ def _release(attempt: Attempt, reason: Mapping[str, Any]) -> Transition:
 
 
 def _record_late(
-    attempt: Attempt, result: SendResult
+    attempt: Attempt, result: SendResult, now: dt.datetime
 ) -> tuple[OutboundViberMessage, ViberMessageEvent, list[Transition]]:
     """Record an answer to a claim that was lost: a report, or a worker that took the message over, came first."""
     event, request_id = _event(attempt, result), attempt.message.request_id
@@ -277,13 +289,12 @@ def _record_late(
     taken = decide(result, first=attempt.first).status == Status.SENT
     if taken and row.status in {Status.SENDING, Status.UNKNOWN}:
         change = lifecycle.answer(
-            row, Status.SENT, event, code=row.code_result, error="", sms_id=row.sms_id, next_attempt_at=None
+            row, Status.SENT, event, code=row.code_result, error="", sms_id=row.sms_id, next_attempt_at=None, now=now
         )
         event.applied = lifecycle.write(change)
         return row, event, [change] if event.applied else []
     if row.status == Status.SENT and row.next_query_at is None:
-        # An answer 124 has no SMSID. Now there is one, and eSMS can be asked about the message.
-        when = lifecycle.first_query_at(row, row.sms_id, row.sent_at or timezone.now())
+        when = lifecycle.first_query_at(row, row.sent_at or now)
         rows.filter(status=Status.SENT, request_id=request_id).update(next_query_at=when)
     return row, event, []
 
@@ -300,7 +311,11 @@ def take_back_counts(opened: ViberGatewayState) -> None:
 
     def write() -> None:
         rows = {row.id: row for row in OutboundViberMessage.objects.locked(call.message_id for call in counted)}
-        waiting = [row for row in rows.values() if row.status == Status.UNKNOWN and row.next_attempt_at is None]
+        waiting = [
+            row
+            for row in rows.values()
+            if row.status == Status.UNKNOWN and row.next_attempt_at is None and row.redacted_at is None
+        ]
         before, most = lifecycle.count_unanswered(waiting), get_settings().MAX_ATTEMPTS
         notes = []
         for call in counted:
@@ -338,11 +353,11 @@ def _log(message: OutboundViberMessage, result: SendResult) -> None:
         lifecycle.log_undecided(message)
     elif verdict is Verdict.DUPLICATE and message.status == Status.SENT and not message.sms_id:
         logger.warning(
-            "message %s: eSMS took an earlier call, and gave no SMSID; only a report can tell more", message.id
+            "message %s: eSMS took an earlier call, and gave no SMSID; a report or eSMS's list may tell it", message.id
         )
 
 
-def in_log(result: SendResult | StatusResult) -> str:
+def in_log(result: SendResult | StatusResult | SentResult) -> str:
     """Say how a call went, without the gateway's own words, because these may repeat the phone or the text."""
     code = loggable(result.code)
     http = f"HTTP {result.http_status}, " if result.http_status else ""

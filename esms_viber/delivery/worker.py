@@ -22,14 +22,15 @@ from django.utils import timezone
 
 from .. import lifecycle
 from ..conf import get_settings
-from ..database import AWAY, in_chunks, is_reachable, refuse_open_transaction
+from ..database import AWAY, close_interrupted, in_chunks, is_reachable, refuse_open_transaction
 from ..exceptions import log_failure
-from ..formatting import put_together
+from ..formatting import MOST_COUNTED, put_together
 from ..gateways.base import CallOutcome, SendResult
 from ..gateways.loading import get_gateway
 from ..gateways.replies import LATE
 from ..lifecycle import Transition
-from ..models import OutboundViberMessage, Status, ViberGatewayState
+from ..models import OutboundViberMessage, Purpose, Status, ViberGatewayState, ViberPause
+from ..models.pause import MOST_LANES, Holds, due_lanes
 from . import breaker, claims
 from .calls import GATHERING, Calls, is_doubtful
 from .payload import Attempt, Probe
@@ -69,7 +70,7 @@ class DeliverySummary:
     requeued: int = 0
     """Surely not taken; they wait for another try."""
     left: int = 0
-    """Due, and not tried this time. Where any messages were to be sent, `MOST_COUNTED + 1` stands for more."""
+    """Due, not held by a pause or hours, and not tried. Where any were to be sent, `MOST_COUNTED + 1` means more."""
     account_code: str = ""
     """The code with which eSMS refuses the account itself; empty: it does not."""
     outage: bool = False
@@ -104,14 +105,15 @@ class Worker:
         limit: int | None = None,
         within: float | None = None,
         states: breaker.States | None = None,
+        holds: Holds | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> None:
         """`pks`: these messages; None: any. `within`: seconds in all, because a web request waits for it.
 
-        `states`: the circuit breakers, if they were looked at just now. `should_stop` is asked all the time: once it
-        says so nothing more is claimed, what is on the wire is finished and recorded, and the rest is released.
-        `on_progress` is told how many more messages are done with.
+        `states`, `holds`: the circuit breakers and the pauses, if they were looked at just now. `should_stop` is asked
+        all the time: once it says so nothing more is claimed, what is on the wire is finished and recorded, and the
+        rest is released. `on_progress` is told how many more messages are done with.
         """
         self._conf = conf = get_settings()
         self._alias = OutboundViberMessage.objects.write_alias()
@@ -128,14 +130,16 @@ class Worker:
             start_before=None if within is None else self._deadline - within / 2,
             deadline=None if within is None else self._deadline,
         )
+        if holds is not None:
+            self._calls.holds = holds
         # Enough that no thread waits for the next claim, few enough that other workers find some.
         self._room = conf.CONCURRENCY * 8
         if conf.MAX_PER_SECOND:
             self._room = min(self._room, math.ceil(conf.MAX_PER_SECOND * _CLAIMED_AHEAD))
-        self._together = max(conf.CONCURRENCY * 3 // 4, 1)
-        """Calls to begin and to record together: fewer cost more, and with more of them threads run dry."""
-        self._threads_are_fast = True
-        """Had all calls ended when results were gathered last? Then the database is what takes time."""
+        self._together = conf.CONCURRENCY
+        """Calls to begin and to record together, while threads make as many others: with more they would run dry."""
+        self._promotional: dict[int, bool] = {}
+        """By the first key of each source that names keys: is any of it promotional?"""
         self._claimed: deque[OutboundViberMessage] = deque()
         """Claimed, and no call begun."""
         self._on_the_wire: dict[Future[None], Attempt] = {}
@@ -147,6 +151,8 @@ class Worker:
         self._repeats_first = True
         self._renewed_at = self._next_look = 0.0
         self._counts: Counter[str] = Counter()
+        self._interruption: Exception | None = None
+        """What ended a transaction, and was about none of its results: the time limit of a task queue."""
         self._kept = 0
         """Messages that were called for and are due again at once; they do not count as left."""
 
@@ -167,6 +173,8 @@ class Worker:
                 self._gather()
         except BaseException as raised:
             error = raised
+            if not isinstance(raised, DatabaseTrouble):
+                close_interrupted(self._alias)
             raise
         finally:
             self._finish(error)
@@ -190,7 +198,7 @@ class Worker:
             self._release()
             return False
         for brandname in self._calls.held:
-            if len(self._on_the_wire) < 2 * self._conf.CONCURRENCY:
+            if len(self._on_the_wire) < 2 * self._together:
                 self._probe(self._states[brandname])
         self._claim()
         if not self._on_the_wire:
@@ -200,10 +208,27 @@ class Worker:
     # -- the circuit breakers ------------------------------------------------------------------------------------------
 
     def _look(self, *, again: bool = False) -> None:
-        """Look at the circuit breakers every second: another process may have found out something."""
+        """Look at the circuit breakers and the pauses every second: others may have found out or paused something."""
         if again or time.monotonic() - self._looked_at > LOOKING:
-            self._states, self._looked_at = breaker.look(), time.monotonic()
+            self._states, self._looked_at = breaker.look_in(), time.monotonic()
+            self._heed(ViberPause.objects.holds())
+            out, changes = claims.take_out_opted_out(self._claimed)
+            self._announce(changes)
+            self._drop(out)
         self._hold_brands()
+
+    def _heed(self, holds: Holds) -> None:
+        """Start no call for what has to wait by now, and give it back."""
+        self._calls.holds = holds
+        held = [message for message in self._claimed if holds.reason(message)]
+        if held:
+            self._announce(claims.release(held, {}))
+            self._drop(held)
+
+    def _drop(self, messages: Sequence[OutboundViberMessage]) -> None:
+        """Forget claimed messages that are not called for after all."""
+        self._claimed = deque(message for message in self._claimed if message not in messages)
+        self._count_done(messages)
 
     def _hold_brands(self) -> None:
         self._calls.held = frozenset(name for name, state in self._states.items() if name and state.is_open)
@@ -229,14 +254,14 @@ class Worker:
         probe = breaker.win_probe(name, seconds + _MARGIN)
         if probe is None:
             return False
-        is_started = False
+        is_started, but_not = False, [] if name else self._held_names()
         try:
             # A message may not be called for after all, because it has expired, or because the site refuses it.
             while not is_started and not self._stopped():
                 found = claims.claim_for_probe(
                     self._pks,
                     brandnames=brandnames,
-                    but_not=[] if name else self._held_names(),
+                    but_not=but_not,
                     another=state.probes % 4 == 3,
                 )
                 self._take(found)
@@ -245,7 +270,9 @@ class Worker:
                 if messages := (found.ready or mine)[:1]:
                     is_started = self._start(self._ask(messages, probe))
                 elif not found.found:
-                    break
+                    if not but_not:
+                        break
+                    but_not = []  # All that is due waits for its brand name too, and shows as well that eSMS answers.
         finally:
             if not is_started:
                 breaker.give_back(probe)
@@ -259,17 +286,37 @@ class Worker:
         # Wait until half of the room is free, because a claim of many costs no more than a claim of one.
         while self._has_more() and (room := self._room - len(self._claimed) - len(self._on_the_wire)) * 2 > self._room:
             source = self._sources[0]
-            room = int(min(room, self._remaining))
-            found = claims.claim(room, source, but_not=self._held_names(), repeats_first=self._repeats_first)
-            if source is not None and found.found < room:
+            if source is not None and self._has_promotional(source):
+                # An OTP's own task may stand behind hundreds of others like this one.
+                urgent = int(min(room, self._remaining))
+                held = self._held_names()
+                self._take(claims.claim(urgent, but_not=held, holds=self._calls.holds, urgent_only=True))
+                room = self._room - len(self._claimed) - len(self._on_the_wire)
+            room, known = int(min(room, self._remaining)), self._calls.holds
+            if room <= 0:
+                break
+            found = claims.claim(
+                room, source, but_not=self._held_names(), holds=known, repeats_first=self._repeats_first
+            )
+            if found.holds != known:
+                pass  # some were held since, and there may be others: look again
+            elif source is not None and found.found < room:
                 self._sources.popleft()
             elif source is None and not found.found:
                 # Fewer than asked for would only mean that others had some locked for a moment.
                 self._next_look = time.monotonic() + LOOKING
             self._take(found)
 
+    def _has_promotional(self, pks: Sequence[int]) -> bool:
+        if pks[0] not in self._promotional:
+            due = OutboundViberMessage.objects.for_writing().due()
+            self._promotional[pks[0]] = due.filter(pk__in=pks, purpose=Purpose.PROMOTIONAL).exists()
+        return self._promotional[pks[0]]
+
     def _take(self, found: claims.Claimed) -> None:
-        self._claimed.extend(found.ready)
+        # In this order within what is claimed too, because that may be many.
+        self._claimed = deque(sorted([*self._claimed, *found.ready], key=_urgency))
+        self._heed(found.holds)
         self._remaining -= len(found.ready)
         self._count_done(found.settled)
         self._announce(found.changes)
@@ -305,12 +352,16 @@ class Worker:
             if self._holding(breaker.ACCOUNT) is not None:
                 return []  # until the probe has shown more
             still_on_the_wire = sum(not future.done() for future in self._on_the_wire)
-            room = 2 * self._conf.CONCURRENCY - still_on_the_wire
+            room = 2 * self._together - still_on_the_wire
             messages = list(itertools.islice(self._claimed, room if room >= self._together else 0))
         passed = []
         for message in messages:
+            # A receiver of the site's may take its time, and somebody opts out or pauses meanwhile.
+            self._look()
             if self._stopped():
                 return []
+            if message.status != Status.SENDING:
+                continue
             attempt = claims.prepare(message, probe)
             if probe is None and (reason := self._reason(attempt.outgoing.brandname)):
                 is_refused, changes = True, claims.release([message], reason)
@@ -347,12 +398,8 @@ class Worker:
     def _gather(self) -> None:
         """Record what has been answered within a moment."""
         if self._on_the_wire:
-            enough = len(self._on_the_wire)
-            if not self._threads_are_fast:
-                enough = min(enough, self._together)
-            self._calls.wait_for_results(enough, GATHERING)
-            done, pending = wait(self._on_the_wire, timeout=0)
-            self._threads_are_fast = not pending
+            done = self._calls.gather(self._on_the_wire, min(len(self._on_the_wire), self._together), GATHERING)
+            pending = self._on_the_wire.keys() - done
             if pending and time.monotonic() > self._deadline:
                 done |= self._give_up(pending)
             self._record(done, self._ask())
@@ -405,13 +452,22 @@ class Worker:
             if recorded.lesson.closed:
                 # There may be messages that were stepped over.
                 self._sources, self._next_look = self._all_sources(), 0.0
-        called = [attempt.message for attempt in attempts if attempt.result is not None]
-        self._kept += sum(message.is_due(timezone.now()) for message in called)
+        called, now = [attempt.message for attempt in attempts if attempt.result is not None], timezone.now()
+        self._kept += sum(message.is_due(now) for message in called)
         self._count(called)
         self._count_done([attempt.message for attempt in attempts if attempt.result is None])
+        self._count_done([attempt.message for attempt in begin if attempt.message.redacted_at is not None])
+        if self._interruption is not None:
+            error, self._interruption = self._interruption, None
+            raise error
 
-    def _store(self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool) -> list[Recorded]:
-        """Store the results together or, where that fails, one by one, so that none costs another."""
+    def _store(
+        self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool, alone: bool = False
+    ) -> list[Recorded]:
+        """Store the results together or, where that fails, one by one, so that none costs another.
+
+        `alone`: it is one that was to be stored together with others before.
+        """
         began = time.monotonic()
         # Another process may have found out something, which counts within a second.
         is_fresh = began - self._learned_at < breaker.ACCURACY.total_seconds()
@@ -441,7 +497,10 @@ class Worker:
             if isinstance(error, AWAY) and not is_reachable(self._alias) and attempts:
                 log_failure(error, "what came of %d calls is lost with the database; %s", len(attempts), _TAKEN_OVER)
                 raise
-            if len(attempts) + len(begin) == 1:
+            failure = error
+            if not isinstance(error, DatabaseTrouble):
+                close_interrupted(self._alias)
+            if alone or (len(attempts) + len(begin) == 1 and isinstance(error, DatabaseTrouble)):
                 pk = [*attempts, *begin][0].message.id
                 log_failure(error, "what came of message %s cannot be stored; %s", pk, _TAKEN_OVER)
                 return []
@@ -451,25 +510,30 @@ class Worker:
             if time.monotonic() > self._deadline:
                 logger.error("no time is left to store %d results; %s", len(attempts) - done, _TAKEN_OVER)
                 break
-            stored += self._store([attempt], (), keep=False)
+            stored += self._store([attempt], (), keep=False, alone=True)
         for attempt in begin:
-            stored += self._store([], [attempt], keep=False)
+            stored += self._store([], [attempt], keep=False, alone=True)
+        if len(stored) == len(attempts) + len(begin) and not isinstance(failure, DatabaseTrouble):
+            # No result fails alone, so the failure was about none of them.
+            self._interruption = failure
         return stored
 
     def _finish(self, error: BaseException | None) -> None:
         """Let the calls on the wire end, store their results, and give back what was not called for."""
         self._calls.stop()
-        if self._on_the_wire:
-            pending = {future for future in self._on_the_wire if not future.cancel()}
-            wait(pending, timeout=max(self._deadline - time.monotonic(), 0) if self._in_request else None)
-            self._give_up({future for future in pending if not future.done()})
-            # A database that is away is waited for, but nothing else that ends the process.
-            self._record(list(self._on_the_wire), keep=isinstance(error, AWAY))
         try:
-            self._release()
-        except AWAY as away:
-            count = len(self._claimed)
-            log_failure(away, "%d messages cannot be released now; they are taken over in two minutes", count)
+            if self._on_the_wire:
+                pending = {future for future in self._on_the_wire if not future.cancel()}
+                wait(pending, timeout=max(self._deadline - time.monotonic(), 0) if self._in_request else None)
+                self._give_up({future for future in pending if not future.done()})
+                # A database that is away is waited for, but nothing else that ends the process.
+                self._record(list(self._on_the_wire), keep=isinstance(error, AWAY))
+        finally:
+            try:
+                self._release()
+            except AWAY as away:
+                count = len(self._claimed)
+                log_failure(away, "%d messages cannot be released now; they are taken over in two minutes", count)
 
     def _announce(self, changes: Sequence[Transition]) -> None:
         """Tell the site's receivers what was committed. They may take their time, so leases are renewed meanwhile."""
@@ -490,21 +554,32 @@ class Worker:
 
     def _summary(self) -> DeliverySummary:
         counts, account = self._counts, self._holding(breaker.ACCOUNT)
-        due = OutboundViberMessage.objects.for_writing().due()
-        if self._pks is None:
-            left = due.bounded_count(beyond=self._kept)
-        else:
-            left = sum(due.filter(pk__in=chunk).count() for chunk in in_chunks(self._pks))
         return DeliverySummary(
             sent=counts[Status.SENT] + counts[Status.DELIVERED] + counts[Status.UNDELIVERED],
             failed=counts[Status.FAILED] + counts[Status.CANCELLED],
             unknown=counts[Status.UNKNOWN],
             requeued=counts[Status.QUEUED],
-            left=max(left - self._kept, 0),
+            left=max(self._left() - self._kept, 0),
             account_code=account.code if account is not None else "",
             outage=account is not None and not account.code,
             refused_brands={name: self._states[name].code for name in self._calls.held},
         )
+
+    def _left(self) -> int:
+        rows, holds, now = OutboundViberMessage.objects.for_writing(), self._calls.holds, timezone.now()
+        if self._pks is None:
+            left = 0
+            for lane in itertools.islice(due_lanes(rows, holds, now), MOST_LANES):
+                left += lane.bounded_count(beyond=self._kept)
+                if left > MOST_COUNTED + self._kept:
+                    break
+            return left
+        due = rows.due(now).filter(purpose__in=holds.purposes(now)).exclude(campaign__in=holds.campaigns)
+        return 0 if holds.everything else sum(due.filter(pk__in=chunk).count() for chunk in in_chunks(self._pks))
+
+
+def _urgency(message: OutboundViberMessage) -> bool:
+    return message.purpose == Purpose.PROMOTIONAL
 
 
 # -- without end -------------------------------------------------------------------------------------------------------

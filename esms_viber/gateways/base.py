@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,8 +10,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from django.utils.translation import gettext_noop
+
 if TYPE_CHECKING:
     from ..conf import ViberSettings
+
+
+CANNOT_TELL = gettext_noop("This gateway cannot tell.")
 
 
 class CallOutcome(enum.Enum):
@@ -86,6 +92,54 @@ class BalanceResult:
     duration_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrandnamesResult:
+    """The answer to the question for the account's brand names."""
+
+    outcome: CallOutcome
+    code: str = ""
+    brandnames: tuple[str, ...] | None = None
+    """The names that are active for Viber; None where the gateway did not tell."""
+    text: str = ""
+    http_status: int | None = None
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentEntry:
+    """One message to one phone in the gateway's list of what was sent. Phone and text stay out of `repr()`."""
+
+    sms_id: str
+    """The id that the answer to the send call had."""
+    phone: str = field(repr=False)
+    """E.164."""
+    content: str = field(default="", repr=False)
+    sent_at: dt.datetime
+    """When the gateway created it."""
+    send_status: int | None = None
+    """As in a delivery report; None where the entry has none that can be read."""
+    delivered: bool | None = None
+    """How it ended, where `send_status` is 5; None: undetermined."""
+    price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentResult:
+    """One page of the gateway's list of what was sent."""
+
+    outcome: CallOutcome
+    code: str = ""
+    entries: tuple[SentEntry, ...] | None = None
+    """Those that can be read; None where the gateway gave no list."""
+    unreadable: tuple[str, ...] = field(default=(), repr=False)
+    """The phones of entries that are left out; an empty text where even the phone cannot be read."""
+    total: int | None = None
+    """The number of entries on all pages; None where the gateway did not tell."""
+    text: str = ""
+    http_status: int | None = None
+    duration_ms: int = 0
+
+
 class BaseGateway(ABC):
     """The base class of gateways. One instance serves a whole process, from many threads at once."""
 
@@ -112,6 +166,17 @@ class BaseGateway(ABC):
     @abstractmethod
     def fetch_balance(self) -> BalanceResult:
         """Ask for the account's balance; raise nothing."""
+
+    def fetch_brandnames(self) -> BrandnamesResult:
+        """Ask which brand names are active for Viber; raise nothing."""
+        return BrandnamesResult(outcome=CallOutcome.NOT_CONNECTED, text=CANNOT_TELL)
+
+    def fetch_sent(self, begin: dt.datetime, end: dt.datetime, page: int) -> SentResult:
+        """Ask for a page, from 1 on, of the messages created between two times at most three days apart; raise nothing.
+
+        Only the real ones: the gateway keeps no record of sandbox messages.
+        """
+        return SentResult(outcome=CallOutcome.NOT_CONNECTED, text=CANNOT_TELL)
 
     def query_length(self, message: OutgoingMessage) -> int | None:
         """Return how many characters the message takes in an encoded query string; None if that has no limit."""

@@ -30,7 +30,10 @@ from .credentials import NOTHING, Secret
 MAX_IDLE_SECONDS = 30
 # A process may be suspended between the decision to call and the call itself, and resume on another day.
 START_WITHIN_SECONDS = 60
+# Seconds by which an answer may come after its deadline.
+_ACCURACY = 0.05
 MAX_BODY_BYTES = 64 * 1024
+"""For the answer about one message."""
 _KNOWN_TYPES = ("application/json", "application/xml", "text/html", "text/json", "text/plain", "text/xml")
 _KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 
@@ -38,7 +41,19 @@ _KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 class Call:
     """One request on its way: the keys to add to its bytes, whether they have left, and how long to wait."""
 
-    __slots__ = ("_body", "_end", "_public", "_query", "deadline", "left", "patience", "start_before", "timeout")
+    __slots__ = (
+        "_body",
+        "_end",
+        "_path",
+        "_public",
+        "_query",
+        "deadline",
+        "left",
+        "most_bytes",
+        "patience",
+        "start_before",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -48,9 +63,15 @@ class Call:
         public: str = "",
         query: Secret = NOTHING,
         body: Secret = NOTHING,
+        path: Secret = NOTHING,
+        most_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Give the seconds to connect and to answer, and the moment by which all of it must be over."""
-        self._public, self._query, self._body = public, query, body
+        """Give the seconds to connect and to answer, and the moment by which all of it must be over.
+
+        `path` is added to the end of the request's own, and `most_bytes` bounds the answer's body.
+        """
+        self._public, self._query, self._body, self._path = public, query, body, path
+        self.most_bytes = most_bytes
         now = monotonic()
         self._end = float("inf") if end is None else end
         left = max(self._end - now, 0.001)  # urllib3 refuses a time-out of 0
@@ -73,7 +94,17 @@ class Call:
         line, version, rest = head.partition(b" HTTP/1.")
         mark, joint = b"?" if self._query else b"", b"&" if self._public else b""
         return b"".join(
-            (line, mark, self._public.encode(), joint, self._query.reveal(), version, rest, self._body.reveal())
+            (
+                line,
+                self._path.reveal(),
+                mark,
+                self._public.encode(),
+                joint,
+                self._query.reveal(),
+                version,
+                rest,
+                self._body.reveal(),
+            )
         )
 
 
@@ -95,6 +126,8 @@ class _Deadline(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
         self._raw, self._sock, self._call = raw, sock, call
+        self._timeout = call.timeout[1]
+        """The socket's, as urllib3 has set it just now."""
 
     def readable(self) -> bool:
         return True
@@ -103,7 +136,10 @@ class _Deadline(io.RawIOBase):
         remaining = self._call.deadline - monotonic()
         if remaining <= 0:
             raise TimeoutError("deadline passed")
-        self._sock.settimeout(remaining)
+        # It is not set anew for nothing, because that lets all other threads go first.
+        if self._timeout > remaining + _ACCURACY:
+            self._timeout = remaining
+            self._sock.settimeout(remaining)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -147,8 +183,9 @@ class _Response(http.client.HTTPResponse):
         return None
 
     def _needed_headers(self) -> http.client.HTTPMessage:
-        """Return only the headers that reading the body needs, in words of our own and with a length of five digits."""
-        kept = http.client.HTTPMessage()
+        """Return only the headers that reading the body needs, in words of our own and with a length of few digits."""
+        call, kept = current_call.get(), http.client.HTTPMessage()
+        most = MAX_BODY_BYTES if call is None else call.most_bytes
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type in _KNOWN_TYPES:
             kept["Content-Type"] = media_type
@@ -163,7 +200,7 @@ class _Response(http.client.HTTPResponse):
                 raise http.client.HTTPException
             if (length := lengths.pop()).isdecimal():
                 # A byte more than the limit is enough to notice a body that is too long, or cut.
-                kept["Content-Length"] = str(min(int(length), MAX_BODY_BYTES + 1))
+                kept["Content-Length"] = str(min(int(length), most + 1))
         if encoding := self.headers.get("Content-Encoding", "").strip().lower():
             kept["Content-Encoding"] = encoding if encoding in _KNOWN_ENCODINGS else "unknown"
         return kept

@@ -41,14 +41,20 @@ NOTHING = Secret(b"")
 class Keys:
     """`ApiKey` and `SecretKey` in the forms in which they travel."""
 
-    __slots__ = ("_traces", "body", "query")
+    __slots__ = ("_traces", "body", "path", "query")
 
     def __init__(self, api_key: str, secret_key: str) -> None:
         self.query = Secret(urlencode({"ApiKey": api_key, "SecretKey": secret_key}, quote_via=quote).encode())
         self.body = Secret(json.dumps({"ApiKey": api_key, "SecretKey": secret_key}).encode())
-        # A name with its "=" counts as a repeated query string, because the key behind it may have been cut.
+        self.path = Secret(f"/{quote(api_key, safe='')}/{quote(secret_key, safe='')}".encode())
+        # A name with its "=" counts as a repeated query string, because the key behind it may have been cut. So does
+        # the name of the one operation that has the keys in its path, with the slash after it.
         plain = {trace for key in (api_key, secret_key) if (trace := _plain(key))}
-        self._traces = (*plain, "apikey=", "secretkey=")
+        self._traces = (*plain, "apikey=", "secretkey=", "getlistbrandname/")
+
+    def body_with(self, **fields: str | int) -> Secret:
+        """Return a JSON body that has these fields beside the keys."""
+        return Secret(self.body.reveal()[:-1] + b", " + json.dumps(fields)[1:].encode())
 
     def __repr__(self) -> str:
         return "<hidden>"

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import uuid
 from collections.abc import MutableSequence
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, overload
 
-from .base import BalanceResult, BaseGateway, CallOutcome, OutgoingMessage, SendResult, StatusResult
+from .base import (
+    BalanceResult,
+    BaseGateway,
+    BrandnamesResult,
+    CallOutcome,
+    OutgoingMessage,
+    SendResult,
+    SentEntry,
+    SentResult,
+    StatusResult,
+)
 from .esms import EsmsGateway
 from .loading import running_test
 
@@ -72,6 +83,10 @@ class MemoryGateway(BaseGateway):
     balance: ClassVar[BalanceResult] = BalanceResult(
         outcome=CallOutcome.ANSWERED, code="100", balance=Decimal(1_000_000)
     )
+    brandnames: ClassVar[PerTestList[str]] = PerTestList()
+    """The names that are active for Viber; none: the gateway cannot tell."""
+    sent: ClassVar[PerTestList[SentEntry]] = PerTestList()
+    """The gateway's list of what was sent. What goes to the outbox is not put into it."""
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def send(self, message: OutgoingMessage, *, deadline: float | None = None) -> SendResult:
@@ -98,10 +113,23 @@ class MemoryGateway(BaseGateway):
     def fetch_balance(self) -> BalanceResult:
         return self.balance
 
+    def fetch_brandnames(self) -> BrandnamesResult:
+        if not self.brandnames:
+            return super().fetch_brandnames()
+        return BrandnamesResult(outcome=CallOutcome.ANSWERED, code="100", brandnames=tuple(self.brandnames))
+
+    def fetch_sent(self, begin: dt.datetime, end: dt.datetime, page: int) -> SentResult:
+        """Return those of `sent` that are of this time, all on one page."""
+        found = tuple(entry for entry in self.sent if begin <= entry.sent_at <= end)
+        entries = found if page == 1 else ()
+        return SentResult(outcome=CallOutcome.ANSWERED, code="100", entries=entries, total=len(found))
+
     @classmethod
     def reset(cls) -> None:
-        """Empty the outbox, and drop the results that wait in `answers` and `statuses`."""
+        """Empty the outbox, drop the results that wait in `answers` and `statuses`, and forget `sent` and names."""
         with cls._lock:
             outbox.clear()
             cls.answers.clear()
             cls.statuses.clear()
+            cls.brandnames.clear()
+            cls.sent.clear()

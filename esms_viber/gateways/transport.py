@@ -64,12 +64,18 @@ class Transport:
         """
         return self._call(self._prepare("GET", path), Call(self._timeout, deadline, public=public, query=query))
 
-    def post(self, path: str, body: Secret, deadline: float | None = None) -> Reply:
+    def get_below(self, path: str, secret_path: Secret, deadline: float | None = None) -> Reply:
+        """Send GET `path` with the secret part of the path after it."""
+        return self._call(self._prepare("GET", path), Call(self._timeout, deadline, path=secret_path))
+
+    def post(
+        self, path: str, body: Secret, deadline: float | None = None, *, most_bytes: int = MAX_BODY_BYTES
+    ) -> Reply:
         """Send POST with a JSON body."""
         request = self._prepare("POST", path)
         request.headers["Content-Type"] = "application/json"
         request.headers["Content-Length"] = str(len(body))
-        return self._call(request, Call(self._timeout, deadline, query=NOTHING, body=body))
+        return self._call(request, Call(self._timeout, deadline, query=NOTHING, body=body, most_bytes=most_bytes))
 
     def close(self) -> None:
         """Close idle connections; calls under way go on."""
@@ -94,7 +100,7 @@ class Transport:
             # `responses`.
             call.left = True
             status, content_type = response.status_code, response.headers.get("Content-Type", "")
-            body = _read_body(response)
+            body = _read_body(response, call.most_bytes)
         except _BadBody as error:
             problem = str(error)
         except _FAILURES as error:
@@ -123,26 +129,26 @@ def _explain(error: Exception, status: int | None, call: Call) -> str:
     return replies.CUT if is_cut else replies.NOT_HTTP
 
 
-def _read_body(response: Response) -> bytes:
+def _read_body(response: Response, most: int) -> bytes:
     raw: urllib3.HTTPResponse = response.raw
     data = b""
     try:
         # Read until nothing comes, because only then does urllib3 raise for a body shorter than announced.
-        while len(data) <= MAX_BODY_BYTES and (more := raw.read(MAX_BODY_BYTES + 1 - len(data), decode_content=False)):
+        while len(data) <= most and (more := raw.read(most + 1 - len(data), decode_content=False)):
             data += more
     finally:
         # This closes no connection whose answer was read to its end, because that one is back in the pool by now.
         raw.close()
-    if len(data) <= MAX_BODY_BYTES and response.headers.get("Content-Encoding", "identity") != "identity":
+    if len(data) <= most and response.headers.get("Content-Encoding", "identity") != "identity":
         decompressor = zlib.decompressobj(_ANY_COMPRESSION_HEADER)
         try:
-            data = decompressor.decompress(data, MAX_BODY_BYTES + 1)
+            data = decompressor.decompress(data, most + 1)
         except zlib.error:
             raise _BadBody(replies.BAD_COMPRESSION) from None
-        if not decompressor.eof and len(data) <= MAX_BODY_BYTES:
+        if not decompressor.eof and len(data) <= most:
             raise _BadBody(replies.CUT)
-    if len(data) > MAX_BODY_BYTES:
-        raise _BadBody(put_together(replies.TOO_LARGE, f"HTTP {response.status_code}, > {MAX_BODY_BYTES // 1024} KiB"))
+    if len(data) > most:
+        raise _BadBody(put_together(replies.TOO_LARGE, f"HTTP {response.status_code}, > {most // 1024} KiB"))
     return data
 
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
 from .. import creation
 from ..conf import readable_settings
 from ..database import in_chunks, in_transaction
 from ..dispatch import dispatch_on_commit, is_inline
-from ..models import OutboundViberMessage, Status
-from .recipients import Recipient, Recipients, comparable, visible
+from ..models import OutboundViberMessage, Purpose, Status, ViberOptOut
+from ..models.choices import KIND_FIELDS
+from ..models.opt_out import forbids
+from ..models.placeholders import comparable, fill_parts, placeholders_in, visible
+from .recipients import Recipient, Recipients
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
 
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+_SALT = "esms_viber.mailing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,37 +45,45 @@ class Mailing:
     button_label: str = ""
     button_url: str = ""
     brandname: str = ""
+    purpose: str = Purpose.PROMOTIONAL
     sandbox: bool = False
     send_at: dt.datetime | None = None
     expires_at: dt.datetime | None = None
 
     @property
-    def is_rehearsal(self) -> bool:
+    def is_sandbox(self) -> bool:
         return self.sandbox or readable_settings().SANDBOX
 
-    def dedupe_key(self, phone: str) -> str:
-        """Make one key for each phone and campaign: a digest, so that no phone stands where keys are shown."""
-        digest = hashlib.sha256(f"{self.campaign}:{phone}".encode()).hexdigest()
-        return f"{'rehearsal' if self.is_rehearsal else 'campaign'}:{digest}"
+    def is_sandbox_for(self, phone: str) -> bool:
+        return self.is_sandbox or readable_settings().leaves_out(phone)
+
+    def dedupe_keys(self, phone: str) -> list[str]:
+        """Make the key for a phone of the campaign, followed by those under `SECRET_KEY_FALLBACKS`.
+
+        It is a keyed digest, because the few phones that there are could be found from a bare one by trying all.
+        """
+        kind = "sandbox" if self.is_sandbox_for(phone) else "campaign"
+        secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+        named = f"{self.campaign}:{phone}"
+        return [
+            f"{kind}:{salted_hmac(_SALT, named, secret=secret, algorithm='sha256').hexdigest()}" for secret in secrets
+        ]
 
     @property
     def placeholders(self) -> list[str]:
         """The names in braces, as written, each once."""
-        texts = (self.content, self.image_url, self.button_label, self.button_url)
-        return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text) if visible(name)))
+        return placeholders_in((self.content, self.image_url, self.button_label, self.button_url))
 
     def message(self, phone: str, values: Mapping[str, str]) -> OutboundViberMessage:
         """Write the message to one phone; names that `values` does not hold stay in it as they are."""
         found = {comparable(name): value for name, value in values.items()}
         return OutboundViberMessage(
             phone=phone,
-            content=_fill(self.content, found),
-            image_url=_fill_link(self.image_url, found),
-            button_label=_fill(self.button_label, found),
-            button_url=_fill_link(self.button_url, found),
+            **fill_parts({name: getattr(self, name) for name in KIND_FIELDS}, found),
             brandname=self.brandname,
             sandbox=self.sandbox,
             campaign=self.campaign,
+            purpose=self.purpose,
             send_at=self.send_at,
             expires_at=self.expires_at,
         )
@@ -81,17 +92,6 @@ class Mailing:
         """Return the names in braces that no column has."""
         known = set(map(comparable, columns))
         return [name for name in self.placeholders if comparable(name) not in known]
-
-
-def _fill(text: str, found: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: found.get(comparable(match[1]), match[0]), text)
-
-
-def _fill_link(link: str, found: Mapping[str, str]) -> str:
-    """Fill a link: a value at its beginning is a link itself, a value further on is quoted to stay one part of it."""
-    start = first[0] if (first := _PLACEHOLDER.match(link)) else ""
-    quoted = {name: quote(value, safe="") for name, value in found.items()}
-    return _fill(start, found) + _fill(link.removeprefix(start), quoted)
 
 
 @dataclass(slots=True)
@@ -105,6 +105,8 @@ class Review:
     """An earlier line has the same phone."""
     known: list[Recipient] = field(default_factory=list)
     """The phone has a message of this campaign already."""
+    opted_out: list[Recipient] = field(default_factory=list)
+    """The phone gets no message of this purpose any more."""
 
 
 def review(mailing: Mailing, recipients: Recipients) -> Review:
@@ -133,17 +135,22 @@ def review(mailing: Mailing, recipients: Recipients) -> Review:
         seen.add(message.phone)
 
     # A phone is known by a message of the campaign, whatever became of it, and by the dedupe key of one that somebody
-    # has given another phone or campaign since. Rehearsals in the sandbox count for rehearsals only.
+    # has given another phone or campaign since. What went to the sandbox counts for the sandbox only.
     rows = OutboundViberMessage.objects.for_writing().order_by()
-    of_campaign = rows.filter(campaign=mailing.campaign, sandbox=mailing.is_rehearsal)
+    of_campaign = rows.filter(campaign=mailing.campaign)
     known: set[str] = set()
     for chunk in in_chunks([message.phone for _person, message in found.ready]):
-        keys = {mailing.dedupe_key(phone): phone for phone in chunk}
-        known.update(of_campaign.filter(phone__in=keys.values()).values_list("phone", flat=True))
+        written = of_campaign.filter(phone__in=chunk).values_list("phone", "sent_to_sandbox")
+        known.update(phone for phone, in_sandbox in written if in_sandbox == mailing.is_sandbox_for(phone))
+        keys = {key: phone for phone in chunk for key in mailing.dedupe_keys(phone)}
         taken = rows.filter(dedupe_key__in=keys).values_list("dedupe_key", flat=True)
         known.update(keys[key] for key in taken if key in keys)
     found.known = [person for person, message in found.ready if message.phone in known]
     found.ready = [(person, message) for person, message in found.ready if message.phone not in known]
+    scopes = ViberOptOut.objects.among(message.phone for _person, message in found.ready)
+    out = {phone for phone, scope in scopes.items() if forbids(scope, mailing.purpose)}
+    found.opted_out = [person for person, message in found.ready if message.phone in out]
+    found.ready = [(person, message) for person, message in found.ready if message.phone not in out]
     return found
 
 
@@ -151,16 +158,17 @@ def store(mailing: Mailing, found: Review, *, user: AbstractBaseUser) -> int:
     """Queue the messages that a review found ready, and return how many are new; the inline dispatcher sends none yet.
 
     Nothing is stored twice, even if two people do this at once or one does it again, because each message has a dedupe
-    key of campaign and phone.
+    key of campaign and phone. What was cancelled because its phone has opted out since the review is not counted.
     """
     # Keep one order, so that two people with the same list wait for each other instead of meeting in a deadlock.
     messages = sorted((message for _person, message in found.ready), key=lambda message: message.phone)
     for message in messages:
-        message.dedupe_key = mailing.dedupe_key(message.phone)
+        message.dedupe_key = mailing.dedupe_keys(message.phone)[0]
 
     def write() -> int:
         stored = creation.queue(messages, user=user, hold_inline=True)
-        return sum(row is message for row, message in zip(stored, messages, strict=True))
+        pairs = zip(stored, messages, strict=True)
+        return sum(row is message and row.status == Status.QUEUED for row, message in pairs)
 
     return in_transaction(write, using=OutboundViberMessage.objects.write_alias())
 

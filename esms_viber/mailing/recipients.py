@@ -12,13 +12,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, islice, takewhile
 from typing import Any
 from urllib.parse import unquote
 
 from django.utils.translation import gettext as _
 
+from ..models.placeholders import MARKS, comparable, visible
 from ..phones import InvalidPhone, normalize_phone
 
 MOST_RECIPIENTS = 10_000
@@ -155,38 +155,16 @@ def _refuse_too_many(count: int) -> None:
 
 # -- names of columns --------------------------------------------------------------------------------------------------
 
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
-)
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u00ad\u200b\u200e\u200f\u2060\u2800\ufeff"
 """Characters that cannot be seen at the ends of a text. Joiners are left out, because emoji are made with them."""
-_MARKS = " *:;,.#='\"“”‘’"
-_REQUIRED = re.compile(r"[(\[] ?(?:\*|required|optional|bắt buộc|bat buoc|không bắt buộc|tùy chọn) ?[)\]]$")
-_ONE_LETTER = str.maketrans("ðɖ", "đđ")
-"""Three letters look alike as capitals, Ð, and old converters take one for another."""
-
-
-def visible(name: str) -> str:
-    """Return a name as it looks, in one line: without the characters that nobody sees."""
-    return " ".join(_UNSEEN.sub("", name).replace("\u2800", " ").split())
-
-
-@lru_cache(maxsize=100)
-def comparable(name: str) -> str:
-    """Reduce names that look alike to one form, whatever their capitals, spaces and marks of required columns."""
-    text = unicodedata.normalize("NFKC", visible(name)).casefold()
-    text = unicodedata.normalize("NFKC", text).translate(_ONE_LETTER)
-    text = " ".join(text.replace("_", " ").split())
-    return _REQUIRED.sub("", text.strip(_MARKS)).strip(_MARKS) or text
 
 
 def _names_phone(name: str) -> bool:
     text = comparable(name)
     if len(text) > _LONGEST_NAME:
         return False
-    spellings = (text, _COUNT.sub("", text), _COUNT.sub("", _REMARK.sub("", text).strip(_MARKS)))
-    return any(spelling.replace("-", " ").strip(_MARKS) in _PHONE_COLUMNS for spelling in spellings)
+    spellings = (text, _COUNT.sub("", text), _COUNT.sub("", _REMARK.sub("", text).strip(MARKS)))
+    return any(spelling.replace("-", " ").strip(MARKS) in _PHONE_COLUMNS for spelling in spellings)
 
 
 # -- marks around a number ---------------------------------------------------------------------------------------------

@@ -17,15 +17,24 @@ from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
 from ..codes import describe
-from ..formatting import tell_count
+from ..formatting import grouped, tell_count
 
 SECONDS_BETWEEN_COUNTS = 10
 
 
 @contextmanager
-def running(say: Callable[[str], object], total: int | None, verbosity: int) -> Iterator[tuple[StopSignals, Progress]]:
-    """Give the run its `StopSignals` and its `Progress`; `total` is None for a run without end."""
-    with StopSignals(say, verbosity=verbosity) as should_stop, Progress(total, say, verbosity=verbosity) as progress:
+def running(
+    say: Callable[[str], object], total: int | None, verbosity: int, *, ending: str = "", is_exact: bool = False
+) -> Iterator[tuple[StopSignals, Progress]]:
+    """Give the run its `StopSignals` and its `Progress`; `total` is None for a run without end.
+
+    `ending`: what is said to the first Ctrl-C instead of a sentence about calls; `is_exact`: the total is no bounded
+    count.
+    """
+    with (
+        StopSignals(say, verbosity=verbosity, ending=ending) as should_stop,
+        Progress(total, say, verbosity=verbosity, is_exact=is_exact) as progress,
+    ):
         yield should_stop, progress
 
 
@@ -61,8 +70,8 @@ def _in_words(code: str) -> str:
 class StopSignals:
     """Should the run end? Ctrl-C and SIGTERM ask for it, and a second one of them ends the process at once."""
 
-    def __init__(self, say: Callable[[str], object], *, verbosity: int) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], object], *, verbosity: int, ending: str = "") -> None:
+        self._say, self._ending = say, ending
         self._asked, self._told = False, verbosity == 0
         self._before: dict[int, Any] = {}
 
@@ -70,7 +79,8 @@ class StopSignals:
         if self._asked and not self._told:
             self._told = True
             # The handler does not say this, because it may have interrupted the writing of another line.
-            self._say(_("Stopping as soon as the calls on the wire have ended. Press Ctrl-C again to end at once."))
+            calls = _("Stopping as soon as the calls on the wire have ended. Press Ctrl-C again to end at once.")
+            self._say(self._ending or calls)
         return self._asked
 
     def __enter__(self) -> Self:
@@ -93,8 +103,11 @@ class StopSignals:
 class Progress:
     """Show how many are done: a counting line on a terminal, else a line now and then; none with `--verbosity 0`."""
 
-    def __init__(self, total: int | None, say: Callable[[str], object], *, verbosity: int) -> None:
+    def __init__(
+        self, total: int | None, say: Callable[[str], object], *, verbosity: int, is_exact: bool = False
+    ) -> None:
         self._say, self._total, self._done = say, total, 0
+        self._tell = grouped if is_exact else tell_count
         self._quiet = verbosity == 0
         self._said_at = time.monotonic()
         self._counts_in_place = total is not None and not self._quiet and sys.stderr.isatty()
@@ -111,7 +124,7 @@ class Progress:
         if not count or self._quiet:
             return
         told = _("%(done)d done") if self._total is None else _("%(done)d of %(total)s done")
-        told %= {"done": self._done, "total": tell_count(self._total or 0)}
+        told %= {"done": self._done, "total": self._tell(self._total or 0)}
         if self._counts_in_place:
             sys.stderr.write(f"\r{told}")
             sys.stderr.flush()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 
 class Status(models.TextChoices):
@@ -21,11 +22,31 @@ class Status(models.TextChoices):
     CANCELLED = "cancelled", _("cancelled")
 
 
+class Purpose(models.TextChoices):
+    """The more urgent one comes first."""
+
+    TRANSACTIONAL = "transactional", _("transactional")
+    PROMOTIONAL = "promotional", _("promotional")
+
+
 EDITABLE = frozenset({Status.DRAFT, Status.FAILED, Status.CANCELLED})
 """States in which no attempt can have been taken, so that text and phone may still change."""
 
 WAITING = frozenset({Status.QUEUED, Status.UNKNOWN})
 """States from which a worker may take a message, when it is due."""
+
+TAKEN = frozenset({Status.SENT, Status.DELIVERED, Status.UNDELIVERED})
+"""States of messages that eSMS took."""
+
+PAUSED = gettext_noop("Not sent yet: sending is paused.")
+CAMPAIGN_PAUSED = gettext_noop("Not sent yet: its campaign is paused.")
+OUTSIDE_HOURS = gettext_noop("Not sent yet: promotional messages wait for their hours.")
+HELD = frozenset({PAUSED, CAMPAIGN_PAUSED, OUTSIDE_HOURS})
+"""Why a message waits that nothing is wrong with."""
+
+
+REDACTED = gettext_noop("Its text and phone were redacted.")
+"""Why a message is cancelled that nobody had sent when it was redacted."""
 
 
 class EventKind(models.TextChoices):
@@ -55,7 +76,11 @@ FILLED: dict[Kind, set[str]] = {
 
 
 def kind_condition(kind: Kind) -> Q:
-    """The rows of one kind."""
+    """The rows of one kind, those included that were of it until they were redacted."""
+    return _filled_as(kind) | Q(redacted_kind=kind)
+
+
+def _filled_as(kind: Kind) -> Q:
     conditions = [Q(**{name: ""}) if name not in FILLED[kind] else ~Q(**{name: ""}) for name in KIND_FIELDS]
     return Q(*conditions)
 
@@ -64,7 +89,7 @@ def any_kind() -> Q:
     """The rows that are of one of the four kinds."""
     condition = Q()
     for kind in Kind:
-        condition |= kind_condition(kind)
+        condition |= _filled_as(kind)
     return condition
 
 

@@ -11,18 +11,35 @@ from django.utils.translation import gettext_lazy as _
 from .fields import KeyField
 from .querysets import ForWriting
 
+_IN_TROUBLE = Q(opened_at__isnull=False) | Q(silent__gt=0) | Q(refusals__gt=0)
+
 
 class GatewayStateQuerySet(ForWriting):
+    def of_account(self) -> Self:
+        return self.filter(brandname="")
+
+    def note_of_account(self, **columns: Any) -> None:
+        """Write columns of the account's row, which need not be there yet."""
+        rows = self.for_writing()
+        if not rows.of_account().update(**columns):
+            rows.bulk_create([self.model(brandname="")], ignore_conflicts=True)
+            rows.of_account().update(**columns)
+
     def in_trouble(self) -> Self:
         """Breakers that are open, or on their way there."""
-        return self.filter(Q(opened_at__isnull=False) | Q(silent__gt=0) | Q(refusals__gt=0))
+        return self.filter(_IN_TROUBLE)
+
+    def in_trouble_or_account(self) -> Self:
+        """These, and the account's row whether it is among them or not."""
+        return self.filter(_IN_TROUBLE | Q(brandname=""))
 
 
 class ViberGatewayState(models.Model):
     """The circuit breaker of the account (empty name), or of one brand name: what the latest calls have shown.
 
-    All processes share it; `esms_viber.delivery.breaker` writes it. Deleting a row is harmless: calls start again, and
-    find out anew.
+    All processes share it; `esms_viber.delivery.breaker` writes it. The account's row also has what eSMS told of the
+    account, and when a worker last looked for messages. Deleting a row is harmless: calls start again, and find out
+    anew.
     """
 
     brandname = KeyField(_("brand name"), max_length=100, unique=True, blank=True)
@@ -42,6 +59,13 @@ class ViberGatewayState(models.Model):
     """From when on one call shows whether the fault is over; null: at any time. Set as soon as something waits."""
     probe_until = models.DateTimeField(null=True, blank=True)
     """Until when the place of the one prober is taken."""
+    balance = models.DecimalField(max_digits=20, decimal_places=4, null=True, blank=True)
+    """In VND, when eSMS last told it. This and the following are of the account only; null: nobody has asked."""
+    balance_at = models.DateTimeField(null=True, blank=True)
+    brandnames = models.JSONField(default=list, blank=True)
+    """The brand names that are active for Viber, when eSMS last told them."""
+    sender_seen_at = models.DateTimeField(null=True, blank=True)
+    """When a worker last looked for messages, give or take a minute."""
 
     objects: ClassVar[Any] = GatewayStateQuerySet.as_manager()
 

@@ -17,9 +17,9 @@ from django.utils.translation import gettext_lazy as _
 from ..codes import describe
 from ..exceptions import EsmsViberError, GatewayRefused, GatewayUnreachable, OutcomeUnknown
 from ..formatting import stored
-from ..phones import mask_phone, validate_phone
+from ..phones import holds_number, mask_phone, validate_phone
 from . import choices, validators
-from .choices import EDITABLE, WAITING, Status
+from .choices import EDITABLE, HELD, WAITING, Purpose, Status
 from .fields import CrossDatabaseForeignKey, CrossDatabaseGenericForeignKey, KeyField, PhoneField
 from .querysets import MessageQuerySet
 from .saving import GuardedSave, column_names
@@ -39,6 +39,7 @@ class OutboundViberMessage(GuardedSave):
 
     Status = Status
     Kind = choices.Kind
+    Purpose = Purpose
 
     phone = PhoneField(
         _("phone"),
@@ -92,6 +93,13 @@ class OutboundViberMessage(GuardedSave):
         validators=[validators.validate_text],
         help_text=_("A name of your own to group messages by, e.g. tet-2027."),
     )
+    purpose = models.CharField(
+        _("purpose"),
+        max_length=16,
+        choices=Purpose,
+        default=Purpose.TRANSACTIONAL,
+        help_text=_("Promotional messages go out after all others, and not to people who have opted out."),
+    )
     dedupe_key = KeyField(
         _("dedupe key"),
         max_length=150,
@@ -103,10 +111,21 @@ class OutboundViberMessage(GuardedSave):
     content_type = CrossDatabaseForeignKey(ContentType, verbose_name=_("type of related object"), blank=True)
     object_id = models.CharField(_("id of related object"), max_length=64, blank=True)
     related_object = CrossDatabaseGenericForeignKey("content_type", "object_id")
+    metadata = models.JSONField(
+        _("metadata"),
+        default=dict,
+        blank=True,
+        validators=[validators.validate_metadata],
+        help_text=_("A JSON object of your own, of at most 4 KiB. It is never sent."),
+    )
     send_at = models.DateTimeField(_("send at"), null=True, blank=True, help_text=_("Not before this time."))
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("Not sent after this time."))
 
     status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.DRAFT, editable=False)
+    sent_to_sandbox = models.BooleanField(_("sent to the sandbox"), default=False, editable=False)
+    """Did it go to the sandbox? Until its first call: would it, as the settings were when it was queued?"""
+    rehearsal = models.BooleanField(_("rehearsal"), default=False, editable=False)
+    """Sent to a phone of somebody's own, to see how it looks: it counts in no figures."""
     request_id = KeyField("RequestId", max_length=50, blank=True, editable=False)
     sms_id = KeyField("SMSID", max_length=64, blank=True, editable=False)
     code_result = models.CharField(_("code"), max_length=16, blank=True, editable=False)
@@ -144,6 +163,11 @@ class OutboundViberMessage(GuardedSave):
     delivery_seconds = models.PositiveIntegerField(_("seconds to delivery"), null=True, blank=True, editable=False)
     """From `sent_at` to `completed_at`, rounded up; stored, because counting intervals costs SQLite a call a row."""
 
+    redacted_at = models.DateTimeField(_("redacted at"), null=True, blank=True, editable=False)
+    """Since then it has no text, link, phone or metadata any more."""
+    redacted_kind = models.CharField(max_length=20, blank=True, editable=False)
+    """The kind that it had until then, because prices depend on it."""
+
     objects = MessageQuerySet.as_manager()
 
     CALLERS_COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -155,9 +179,11 @@ class OutboundViberMessage(GuardedSave):
         "brandname",
         "sandbox",
         "campaign",
+        "purpose",
         "dedupe_key",
         "content_type_id",
         "object_id",
+        "metadata",
         "send_at",
         "expires_at",
     )
@@ -166,18 +192,23 @@ class OutboundViberMessage(GuardedSave):
         verbose_name = _("Viber message")
         verbose_name_plural = _("Viber messages")
         ordering = ["-pk"]
-        permissions = [("send_outboundvibermessage", "Can send Viber messages")]
+        permissions = [
+            ("send_outboundvibermessage", "Can send Viber messages"),
+            ("redact_outboundvibermessage", "Can redact Viber messages, and export what is stored of a person"),
+        ]
         # A change of status writes to every index that has the row, so each has to earn that, and has no row in vain.
         # None has what is written before each call (`uncertain_since`, `lease_until`, `attempts`, `code_result`). Then
         # PostgreSQL writes to no index at all, where the page of the row has room.
         indexes = [
             # What is due: claims, and how the queue stands.
             Index(
-                fields=["status", "next_attempt_at", "id"], condition=has("next_attempt_at"), name="esms_viber_queue"
+                fields=["status", "purpose", "next_attempt_at", "id"],
+                condition=has("next_attempt_at"),
+                name="esms_viber_queue",
             ),
-            # The same under one brand name, while another has to wait.
+            # The same in one lane, while a brand name or a campaign has to wait.
             Index(
-                fields=["status", "brandname", "next_attempt_at", "id"],
+                fields=["status", "purpose", "brandname", "campaign", "next_attempt_at", "id"],
                 condition=has("next_attempt_at"),
                 name="esms_viber_lane",
             ),
@@ -187,7 +218,7 @@ class OutboundViberMessage(GuardedSave):
             Index(fields=["status", "id"], name="esms_viber_status"),
             Index(fields=["campaign", "id"], name="esms_viber_campaign"),
             Index(fields=["created_at"], name="esms_viber_created"),
-            Index(fields=["sandbox", "id"], condition=Q(sandbox=True), name="esms_viber_sandbox"),
+            Index(fields=["sent_to_sandbox", "id"], condition=Q(sent_to_sandbox=True), name="esms_viber_sandbox"),
             Index(fields=["delivery_seconds", "id"], condition=has("delivery_seconds"), name="esms_viber_took"),
             Index(fields=["content_type", "object_id"], condition=has("content_type"), name="esms_viber_related"),
             Index(fields=["resend_of"], condition=has("resend_of"), name="esms_viber_resend_of"),
@@ -199,8 +230,9 @@ class OutboundViberMessage(GuardedSave):
         constraints = [
             # Not `unique=True`, for which Django makes two indexes on PostgreSQL.
             UniqueConstraint(fields=["dedupe_key"], name="esms_viber_dedupe_key"),
+            CheckConstraint(condition=Q(status__in=Status.values), name="esms_viber_known_status"),
             CheckConstraint(
-                condition=choices.any_kind(),
+                condition=choices.any_kind() | has("redacted_at"),
                 name="esms_viber_kind",
                 violation_error_message=_(
                     "A Viber message is a text; a text and a button; an image; or a text, an image and a button."
@@ -220,6 +252,8 @@ class OutboundViberMessage(GuardedSave):
     @property
     def kind(self) -> choices.Kind | None:
         """The layout; None for a mix of parts that Viber does not have."""
+        if self.redacted_kind:
+            return choices.Kind(self.redacted_kind)
         return choices.kind_of([name for name in choices.KIND_FIELDS if getattr(self, name)])
 
     def get_status_display(self) -> str:  # type: ignore[no-redef] # which mypy's plugin takes for Django's
@@ -228,7 +262,7 @@ class OutboundViberMessage(GuardedSave):
 
     @property
     def is_editable(self) -> bool:
-        return self.status in EDITABLE
+        return self.status in EDITABLE and self.redacted_at is None
 
     @property
     def is_final(self) -> bool:
@@ -250,7 +284,7 @@ class OutboundViberMessage(GuardedSave):
         for column in self.CALLERS_COLUMNS if columns is None else columns:
             field: Any = self._meta.get_field(column)
             value = getattr(self, column)
-            if value is field.get_default() and column != "phone":
+            if (value is field.get_default() or value == {}) and column != "phone":
                 continue
             try:
                 setattr(self, column, as_stored(field, value))
@@ -291,19 +325,6 @@ class OutboundViberMessage(GuardedSave):
                 found[NON_FIELD_ERRORS if name in excluded else name] += errors
             raise ValidationError(found) from None
 
-    def clean_fields(self, exclude: Any = None) -> None:
-        excluded, errors = set(exclude or ()), {}
-        try:
-            self.normalize()
-        except ValidationError as error:
-            errors = {name: found for name, found in error.error_dict.items() if name not in excluded}
-        try:
-            super().clean_fields(exclude=excluded | errors.keys())
-        except ValidationError as error:
-            errors |= error.error_dict
-        if errors:
-            raise ValidationError(errors)
-
     def clean(self) -> None:
         super().clean()
         self.validate_kind()
@@ -327,7 +348,7 @@ class OutboundViberMessage(GuardedSave):
         given = [
             (column, here)
             for column in (defaults if self._state.adding else self.CALLERS_COLUMNS)
-            if (here := getattr(self, column)) is not defaults[column]
+            if (here := getattr(self, column)) is not defaults[column] and here != {}
         ]
         checked: dict[str, Any] = {"phone": self.phone}
         for column, value in given:
@@ -348,23 +369,20 @@ class OutboundViberMessage(GuardedSave):
 
     def validate_kind(self) -> None:
         """Raise a `ValidationError` on the part that is missing, saying what to do."""
-        if self.kind is None:
-            field, sentence = self._missing_part()
-            raise ValidationError({field: ValidationError(sentence, code="kind")})
+        validators.validate_kind({name: getattr(self, name) for name in choices.KIND_FIELDS})
 
-    def _missing_part(self) -> tuple[str, str]:
-        if self.button_label and not self.button_url:
-            return "button_url", gettext("A button needs a link. Give the link, or clear the label.")
-        if self.button_url and not self.button_label:
-            return "button_label", gettext("A button needs a label. Give the label, or clear the link.")
-        if self.button_label and self.image_url:
-            return "content", gettext("A message with an image and a button needs a text as well.")
-        if self.button_label:
-            return "content", gettext("A message with a button needs a text.")
-        if self.content:
-            sentence = gettext("An image with a text needs a button. Add its label and link, or drop text or image.")
-            return "button_label", sentence
-        return "content", gettext("Write a text, or give an image.")
+    def forget_number(self, phone: str, using: str | None) -> None:
+        """Take a phone that was corrected out of the history, where nobody would find it to erase it."""
+        for event in self.events.using(using):
+            values = event.data if isinstance(event.data, dict) else {}
+            event.data = {name: value for name, value in values.items() if not holds_number(str(value), phone)}
+            text = "" if holds_number(event.text, phone) else event.text
+            if (text, event.data) != (event.text, values):
+                event.text = text
+                event.save(using=using, update_fields=["text", "data"])
+        if holds_number(self.error_message, phone):
+            self.error_message = ""
+            type(self)._base_manager.using(using).filter(pk=self.pk).update(error_message="")
 
     # -- the outcome -----------------------------------------------------------------------------------------------
 
@@ -375,6 +393,8 @@ class OutboundViberMessage(GuardedSave):
                 raise GatewayRefused(self.code_result, self._remedy())
             case Status.QUEUED if self.code_result:
                 raise GatewayRefused(self.code_result, self._remedy())
+            case Status.QUEUED if self.error_message in HELD:
+                pass
             case Status.QUEUED if self.held_up_since is not None:
                 raise EsmsViberError(stored(self.error_message))
             case Status.QUEUED if self.error_message:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Self
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models, router
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from ..database import in_chunks, lock
 from ..formatting import MOST_COUNTED
-from .choices import WAITING, Kind, Status, kind_condition
+from .choices import WAITING, Kind, Purpose, Status, kind_condition
 
 
 class ForWriting(models.QuerySet[Any]):
@@ -71,26 +71,50 @@ class MessageQuerySet(ForWriting):
         return self.filter(kind_condition(kind))
 
     def due(self, now: dt.datetime | None = None) -> Self:
-        """To be called for now, soonest first. For many rows ask for one status at a time: see `soonest_first()`."""
-        return self.filter(status__in=WAITING).soonest_first(now or timezone.now())
+        """To be called for now, if nothing holds them, soonest first.
+
+        For many rows ask for one status and purpose at a time: see `soonest_first()`.
+        """
+        return self.filter(status__in=WAITING, purpose__in=Purpose.values).soonest_first(now or timezone.now())
 
     def soonest_first(self, now: dt.datetime) -> Self:
-        """Those whose time has come; of one status they are read in the order of the index."""
+        """Those whose time has come; of one status and purpose they are read in the order of the index."""
         return self.filter(next_attempt_at__lte=now).order_by("next_attempt_at", "pk")
 
-    def lanes(self, but_not: Collection[str]) -> list[Self]:
-        """These rows of one status by brand name, without some brand names.
+    def lanes(
+        self,
+        *,
+        brandnames: Iterable[str] | None = None,
+        but_not: Collection[str] = (),
+        campaigns: Iterable[str] | None = None,
+        paused: Collection[str] = (),
+        after: str = "",
+    ) -> Iterator[Self]:
+        """Split these rows of one status and purpose by brand name and campaign, as far as some wait.
 
-        Jumps along the index from name to name, because nothing may walk past all the rows of those left out.
+        `brandnames`, `campaigns`: only of these; `but_not`: of none of these brand names; `paused`: of none of these
+        campaigns; `after`: begin with the campaigns after this one. There may be very many: take no more than needed.
         """
-        # Rows without a next attempt are not in that index.
+        # Rows without a next attempt are not in the index.
         waiting = self.filter(next_attempt_at__isnull=False)
-        names, rows = list[str](), waiting.order_by("brandname").values_list("brandname", flat=True)
-        name = rows.first()
-        while name is not None:
-            names.append(name)
-            name = rows.filter(brandname__gt=name).first()
-        return [self.filter(brandname=name) for name in names if name not in but_not]
+        for name in waiting._values_of("brandname") if brandnames is None else brandnames:
+            if name not in but_not:
+                of_brand = waiting.filter(brandname=name)
+                for campaign in of_brand._values_of("campaign", after=after) if campaigns is None else campaigns:
+                    if campaign not in paused:
+                        yield self.filter(brandname=name, campaign=campaign)
+
+    def _values_of(self, column: str, *, after: str = "") -> Iterator[str]:
+        """Jump along the index from value to value, because nothing may walk past all the rows of one of them."""
+        rows = self.order_by(column).values_list(column, flat=True)
+        value = rows.filter(**{f"{column}__gt": after}).first() if after else rows.first()
+        while value is not None:
+            yield value
+            value = rows.filter(**{f"{column}__gt": value}).first()
+        value = rows.first() if after else None
+        while value is not None and value <= after:
+            yield value
+            value = rows.filter(**{f"{column}__gt": value}).first()
 
     def abandoned(self, now: dt.datetime | None = None) -> Self:
         """Claimed by a worker that stopped renewing its lease."""
@@ -101,8 +125,10 @@ class MessageQuerySet(ForWriting):
         return self.filter(status=Status.QUEUED, held_up_since__isnull=False)
 
     def due_for_query(self, now: dt.datetime | None = None) -> Self:
-        """Sent, without a final report, and to be asked about by now; soonest first."""
-        return self.filter(status=Status.SENT, next_query_at__lte=now or timezone.now()).order_by("next_query_at", "pk")
+        """Without a final report, and to be asked about by now; soonest first. What is repeated is not asked about."""
+        may_be_asked = Q(status=Status.SENT) | Q(status=Status.UNKNOWN, next_attempt_at=None)
+        due = self.filter(may_be_asked, next_query_at__lte=now or timezone.now())
+        return due.order_by("next_query_at", "pk")
 
     def undecided(self, now: dt.datetime | None = None) -> Self:
         """Perhaps sent, perhaps not, and nothing will tell: only a person can decide whether to send it again.
@@ -116,6 +142,7 @@ class MessageQuerySet(ForWriting):
             next_attempt_at=None,
             uncertain_since__gte=lately,
             resends__isnull=True,
+            redacted_at=None,  # because nobody can look it up or send it again
         )
 
     def unconfirmed(self, now: dt.datetime | None = None) -> Self:
@@ -129,7 +156,8 @@ class MessageQuerySet(ForWriting):
             ~self._looked_up(),
             status=Status.SENT,
             sms_id="",
-            sandbox=False,
+            redacted_at=None,
+            sent_to_sandbox=False,
             sent_at__gte=now - dt.timedelta(days=7),
             sent_at__lt=now - dt.timedelta(days=1),
         )
@@ -159,8 +187,10 @@ class MessageQuerySet(ForWriting):
         return stored
 
     def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], *args: Any, **kwargs: Any) -> int:
-        """Update these columns, normalised and checked, whatever the status."""
+        """Update these columns, normalised and checked, whatever the status. Redacted rows stay as they are."""
         messages, names = list(objs), list(fields)
         for message in messages:
             message.prepare_columns(names)
-        return super().bulk_update(messages, names, *args, **kwargs)
+        # A condition of the UPDATE, so that an instance that was loaded before the redaction brings nothing back.
+        rows = self.filter(redacted_at=None)
+        return super(MessageQuerySet, rows).bulk_update(messages, names, *args, **kwargs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.utils.translation import gettext
 
@@ -18,11 +21,40 @@ _UNKNOWN = object()
 """Differs from every value, also after a copy or an unpickling."""
 
 
+def _kept(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Copy what may be changed in place, as metadata may."""
+    return tuple([copy.deepcopy(value) if type(value) is dict else value for value in values])
+
+
 def column_names(fields: Iterable[str]) -> set[str]:
     return {"content_type_id" if name == "content_type" else name for name in fields}
 
 
-class GuardedSave(models.Model):
+class Normalized(models.Model):
+    """Bring columns into the form in which they are stored before Django checks them; see `normalize()`."""
+
+    class Meta:
+        abstract = True
+
+    if TYPE_CHECKING:
+
+        def normalize(self) -> None: ...
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        excluded, errors = set(exclude or ()), {}
+        try:
+            self.normalize()
+        except ValidationError as error:
+            errors = {name: found for name, found in error.error_dict.items() if name not in excluded}
+        try:
+            super().clean_fields(exclude=excluded | errors.keys())
+        except ValidationError as error:
+            errors |= error.error_dict
+        if errors:
+            raise ValidationError(errors)
+
+
+class GuardedSave(Normalized):
     """Keep stale instances from undoing what happened since they were loaded.
 
     Each instance remembers the caller's columns as they are in the database. `save()` compares with that, writes only
@@ -37,6 +69,7 @@ class GuardedSave(models.Model):
         def validate(self) -> None: ...
         def prepare_insert(self) -> None: ...
         def prepare_columns(self, fields: Iterable[str]) -> None: ...
+        def forget_number(self, phone: str, using: str | None) -> None: ...
 
     keep_draft = False
     """Set it on an instance before its first `save()` to keep `SEND_ON_SAVE` from queueing it."""
@@ -67,14 +100,13 @@ class GuardedSave(models.Model):
     def remember(self, columns: Iterable[str] | None = None) -> None:
         """Note that these columns, or all of the caller's, are in the database as they are here."""
         if columns is None:
-            here = self.__dict__
-            self._loaded = tuple([here.get(name, _UNKNOWN) for name in self.CALLERS_COLUMNS])
+            self._loaded = _kept(map(self.__dict__.get, self.CALLERS_COLUMNS, itertools.repeat(_UNKNOWN)))
         else:
             self._note(self._values(columns))
 
     def _note(self, values: Mapping[str, Any]) -> None:
         known = self._loaded or (_UNKNOWN,) * len(self.CALLERS_COLUMNS)
-        self._loaded = tuple([values.get(name, value) for name, value in zip(self.CALLERS_COLUMNS, known, strict=True)])
+        self._loaded = _kept(map(values.get, self.CALLERS_COLUMNS, known))
 
     def _remember_after_commit(self, columns: Iterable[str], using: str | None) -> None:
         # Django tells nobody of a rollback, so until the commit these columns count as changed.
@@ -146,18 +178,26 @@ class GuardedSave(models.Model):
         columns = self._changed(update_fields)
         if not columns:
             return True
-        stored = lock(cls._base_manager.using(using).filter(pk=pk)).values("status", *columns).first()
+        row = lock(cls._base_manager.using(using).filter(pk=pk))
+        stored = row.values("status", "redacted_at", *columns).first()
         if stored is None:
             # Insert a row that is gone, e.g. rolled back, as Django does unless the caller insists on an update.
             force_insert = not (force_update or update_fields)
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc,no-any-return] # as above
         if differing := {name for name in columns if stored[name] != self.__dict__[name]}:
+            if stored["redacted_at"] is not None:
+                # Also an instance that was loaded before brings nothing back.
+                raise MessageNotEditable(
+                    gettext("Message %(pk)s was redacted; nothing of it can be changed.") % {"pk": pk}
+                )
             if stored["status"] not in EDITABLE:
                 raise MessageNotEditable(
                     gettext("Message %(pk)s is %(status)s; its %(columns)s can no longer be changed.")
                     % {"pk": pk, "status": Status(stored["status"]).label, "columns": ", ".join(sorted(differing))}
                 )
             super()._save_table(raw, cls, False, True, using, differing)  # type: ignore[misc] # as above
+            if "phone" in differing:
+                self.forget_number(stored["phone"], using)
         self._remember_after_commit(columns, using)
         return True
 

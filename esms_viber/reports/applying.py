@@ -24,7 +24,12 @@ class MovedOn(Exception):
 
 
 def apply_report(
-    message: OutboundViberMessage, report: DeliveryReport, event: ViberMessageEvent, *, again: bool = False
+    message: OutboundViberMessage,
+    report: DeliveryReport,
+    event: ViberMessageEvent,
+    *,
+    again: bool = False,
+    is_listed: bool = False,
 ) -> list[Transition]:
     """Write what a report on the current RequestId says, in one UPDATE, and return the transition, if the status moves.
 
@@ -32,9 +37,10 @@ def apply_report(
 
     The first final report wins, because no transition leads out of a final status. The UPDATE expects the status and
     the RequestId that were read; raises `MovedOn`, and writes nothing, where the row has others by now. `again`: the
-    report was stored before, so where the status stays it only fills columns that are empty.
+    report was stored before, so where the status stays it only fills columns that are empty. `is_listed`: see
+    `status_after()`.
     """
-    to = status_after(message, report)
+    to = status_after(message, report, is_listed=is_listed)
     if to is None:
         return []
     columns = columns_after(message, report, to, again=again)
@@ -44,7 +50,8 @@ def apply_report(
             raise MovedOn
         return [change]
     if columns:
-        expected = {"pk": message.id, "status": to, "request_id": message.request_id}
+        # The phone too, because a message that was redacted in the meantime has none.
+        expected = {"pk": message.id, "status": to, "request_id": message.request_id, "phone": message.phone}
         alias = OutboundViberMessage.objects.write_alias()
         if not update_one(OutboundViberMessage, expected, columns, using=alias):
             raise MovedOn
@@ -67,8 +74,7 @@ def columns_after(
     if message.sent_at is None:
         columns["sent_at"] = sent_at
     if to == Status.SENT and message.next_query_at is None:
-        sms_id = message.sms_id or report.sms_id
-        columns["next_query_at"] = lifecycle.first_query_at(message, sms_id, sent_at)
+        columns["next_query_at"] = lifecycle.first_query_at(message, sent_at)
     if to != message.status:
         return columns
     return {
@@ -78,7 +84,10 @@ def columns_after(
     }
 
 
-def status_after(message: OutboundViberMessage, report: DeliveryReport) -> Status | None:
-    """Return the status that the message has after the report, or None where the report changes nothing."""
-    to, current = _STATUS.get(report.verdict), Status(message.status)
+def status_after(message: OutboundViberMessage, report: DeliveryReport, *, is_listed: bool = False) -> Status | None:
+    """Return the status that the message has after the report, or None where the report changes nothing.
+
+    `is_listed`: the report is of eSMS's list of what was sent, which proves that eSMS has the message.
+    """
+    to, current = _STATUS.get(report.verdict, Status.SENT if is_listed else None), Status(message.status)
     return to if to in lifecycle.TRANSITIONS[current] or to == current == Status.SENT else None

@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import enum
-import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from django.db import IntegrityError, connections, router
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_noop
 
 from .. import lifecycle
-from ..database import TRIES, column_list, from_row, in_transaction, insert_one
+from ..database import TRIES, column_list, from_row, in_transaction, insert_one, update_one
 from ..exceptions import log_failure
 from ..formatting import put_together
 from ..lifecycle import Transition
 from ..models import OutboundViberMessage, ViberMessageEvent
+from ..phones import mask_phone
 from ..signals import status_changed
 from . import applying
-from .parsing import DeliveryReport, MalformedReport, bounded, parse_report
+from .parsing import DeliveryReport, MalformedReport, bounded, parse_report, without_person
 
 logger = logging.getLogger("esms_viber")
+
+_OTHER_PHONE = gettext_noop("It names another phone, so it changed nothing.")
 
 MOST_EVENTS = 100
 """Limit, for each message, of stored callbacks that changed no status."""
 
-_IDENTITY = ("id", "status", "phone", "request_id", "sms_id", "sandbox", "claim_id", "held_up_since")
+_SALT = "esms_viber.reports.callbacks"
+
+APPLIED_AGAIN_AFTER = dt.timedelta(minutes=1)
+"""eSMS may repeat the callback itself before that."""
+
+FAILED_AGAIN = dt.timedelta(hours=1)
+"""Until a stored report is tried again whose applying has failed more than once."""
+
+GIVEN_UP_AFTER = dt.timedelta(days=7)
+
+_SLICE, _MOST_APPLIED = 100, 1000
+"""Stored reports that are read together, and that one run applies."""
+
+_IDENTITY = ("id", "status", "phone", "redacted_at", "request_id", "sms_id", "sent_to_sandbox", "claim_id")
 _RESULT = ("sent_at", "uncertain_since", "next_query_at", "send_status", "error_message", "total_price", "telco_id")
-_NEEDED = frozenset(_IDENTITY + _RESULT)
+_NEEDED = frozenset((*_IDENTITY, *_RESULT, "held_up_since"))
 """The columns of a message that applying a report reads. Only a receiver of `status_changed` may read others."""
 
 
@@ -52,11 +71,17 @@ class _Callback:
     request_id: str
     """The RequestId in the token."""
     parameters: Mapping[str, str]
+    stored_as: str = ""
+    """The fingerprint of its event, where it is read from there, with what was cut off."""
 
     @cached_property
     def fingerprint(self) -> str:
+        if self.stored_as:
+            return self.stored_as
         pairs = sorted((name.lower(), value) for name, value in self.parameters.items())
-        return hashlib.sha256(json.dumps([self.pk, self.request_id, pairs]).encode()).hexdigest()
+        named = json.dumps([self.pk, self.request_id, pairs])
+        # Keyed, because a phone could be found from a bare digest by trying all that there are.
+        return salted_hmac(_SALT, named, algorithm="sha256").hexdigest()
 
     @cached_property
     def data(self) -> dict[str, str]:
@@ -114,13 +139,7 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
     """
     callback, alias = _Callback(pk, request_id, parameters), router.db_for_write(OutboundViberMessage)
     try:
-        for tries_left in reversed(range(TRIES)):
-            try:
-                return _receive(callback, alias)
-            except (applying.MovedOn, IntegrityError):
-                # A worker, or the same callback in another process, wrote after our read, so read again.
-                if not tries_left:
-                    raise
+        return _receive_in_turn(callback, alias)
     except Exception as error:  # noqa: BLE001 - whatever the database raises
         log_failure(error, "callback for message %s could not be applied", pk)
 
@@ -129,10 +148,50 @@ def receive_callback(pk: int, request_id: str, parameters: Mapping[str, str]) ->
         if found is not None and found.known is None:
             message = found.message(alias)
             if callback.is_about(message) or _look_back(callback, alias).had_request:
-                in_transaction(lambda: insert_one(_new_event(callback), using=alias), using=alias)
+                in_transaction(lambda: _store_alone(callback, message, alias), using=alias)
     except Exception as error:  # noqa: BLE001 - as above
         log_failure(error, "callback for message %s could not be stored", pk)
     return Receipt.FAILED
+
+
+def apply_stored_reports(*, should_stop: Callable[[], bool] = lambda: False) -> int:
+    """Apply callbacks that were stored alone, because applying them failed; returns how many moved their messages.
+
+    One that fails again is tried hourly, for seven days. Any number of processes may do so at once: a report that
+    another one has applied changes nothing.
+    """
+    alias = router.db_for_write(OutboundViberMessage)
+    waiting = ViberMessageEvent.objects.for_writing().order_by("apply_again_at", "pk")
+    moved, now = 0, timezone.now()
+    for _number in range(_MOST_APPLIED // _SLICE):
+        events = [] if should_stop() else list(waiting.filter(apply_again_at__lte=now)[:_SLICE])
+        for event in events:
+            values = event.data if isinstance(event.data, dict) else {}
+            parameters = {str(name): str(value) for name, value in values.items()}
+            callback = _Callback(event.message_id, event.request_id, parameters, stored_as=event.fingerprint or "")
+            again_at = None
+            try:
+                _receive_in_turn(callback, alias)
+            except Exception as error:  # noqa: BLE001 - whatever the database raises
+                log_failure(error, "stored report for message %s could not be applied", event.message_id)
+                if now - event.created_at < GIVEN_UP_AFTER:
+                    again_at = now + FAILED_AGAIN
+            stored = ViberMessageEvent.objects.for_writing().filter(pk=event.pk)
+            stored.update(apply_again_at=again_at)
+            moved += not event.applied and stored.filter(applied=True).exists()
+        if len(events) < _SLICE:
+            break
+    return moved
+
+
+def _receive_in_turn(callback: _Callback, alias: str) -> Receipt:
+    for _try in range(TRIES - 1):
+        try:
+            return _receive(callback, alias)
+        except (applying.MovedOn, IntegrityError):
+            # A worker, or the same callback in another process, wrote after our read, so read again.
+            continue
+    return _receive(callback, alias)
 
 
 def _receive(callback: _Callback, alias: str) -> Receipt:
@@ -179,10 +238,16 @@ def _receive(callback: _Callback, alias: str) -> Receipt:
             logger.warning("message %s has %d callbacks that moved nothing; one more is not kept", message.pk, limit)
             return receipt
 
+    changes_nothing = report is None or to is None
+    if report is not None and to == message.status:
+        changes_nothing = not applying.columns_after(message, report, to)
+
     def write() -> tuple[ViberMessageEvent, list[Transition]]:
         # Work on a copy, because after a rollback this runs again and must not find its own changes.
-        event: ViberMessageEvent = copy.copy(known) if known else _new_event(callback)
+        event: ViberMessageEvent = copy.copy(known) if known else _new_event(callback, message)
         changes: list[Transition] = []
+        if known is None and changes_nothing:
+            _hold(message, alias)
         if report is not None and to is not None:
             # Update the message before inserting the event: on MariaDB the insert locks the message's row, but too
             # weakly for the UPDATE.
@@ -255,12 +320,37 @@ def _look_back_statement(alias: str) -> str:
     )
 
 
-def _new_event(callback: _Callback) -> ViberMessageEvent:
+def _hold(message: OutboundViberMessage, alias: str) -> None:
+    """Keep others from redacting the message until its event is stored, as an UPDATE by a report does.
+
+    Raises `MovedOn` where somebody has redacted it since it was read: then it has another phone, none.
+    """
+    expected, same = {"pk": message.pk, "phone": message.phone}, {"phone": message.phone}
+    if not update_one(OutboundViberMessage, expected, same, using=alias):
+        raise applying.MovedOn
+
+
+def _store_alone(callback: _Callback, message: OutboundViberMessage, alias: str) -> None:
+    _hold(message, alias)
+    event = _new_event(callback, message)
+    event.apply_again_at = timezone.now() + APPLIED_AGAIN_AFTER
+    insert_one(event, using=alias)
+
+
+def _new_event(callback: _Callback, message: OutboundViberMessage) -> ViberMessageEvent:
+    data, notes = callback.data, [*callback.report.notes] if callback.report else []
+    if message.redacted_at is not None:
+        data = without_person(data, request_id=callback.request_id)
+    elif callback.report is not None and callback.report.names_another_phone(message.phone):
+        # It is about somebody else, whose phone must stand in no history but their own, where it can be erased.
+        is_late = not callback.is_about(message)
+        data = without_person(data, request_id=callback.request_id) if is_late else {}
+        data, notes = data | {"phonenumber": mask_phone(callback.report.phone)}, [*notes, _OTHER_PHONE]
     return ViberMessageEvent(
         message_id=callback.pk,
         kind=ViberMessageEvent.Kind.CALLBACK,
         request_id=callback.request_id[:50],
-        text=put_together(*callback.report.notes) if callback.report else "",
-        data=callback.data,
+        text=put_together(*notes),
+        data=data,
         fingerprint=callback.fingerprint,
     )

@@ -167,6 +167,26 @@ def parse_report(parameters: Mapping[str, str]) -> DeliveryReport:
     )
 
 
+_KEPT = {"smsid", "sendstatus", "sendsuccess", "sendfailed", "totalprice", "telcoid"}
+_KEPT_VALUE = re.compile(r"[0-9A-Za-z.+_{}-]{1,64}")
+
+
+def without_person(parameters: Mapping[str, str], *, request_id: str, phone: str = "") -> dict[str, str]:
+    """Leave of a report what says nothing of a person: SMSID, status, counts, price and network.
+
+    Nothing is left of one that names another RequestId or phone, because without these names it could be taken for one
+    about the message.
+    """
+    try:
+        report = parse_report(parameters)
+    except MalformedReport:
+        return {}
+    if report.names_another_request(request_id) or report.names_another_phone(phone):
+        return {}
+    kept = {name: value for name, value in parameters.items() if name.lower() in _KEPT}
+    return {name: value for name, value in kept.items() if _KEPT_VALUE.fullmatch(value)}
+
+
 def bounded(parameters: Mapping[str, str]) -> dict[str, str]:
     """Cut a callback down to what is stored: text that any database takes, the report's own fields before others."""
     kept: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
@@ -27,7 +28,9 @@ from ..lifecycle import FIRST_QUERY, Transition, next_query_at
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..phones import mask_phone
 from .applying import apply_report
-from .parsing import MalformedReport, parse_report
+from .callbacks import apply_stored_reports
+from .parsing import MalformedReport, parse_report, without_person
+from .sent_list import can_look_up, look_up
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -38,10 +41,19 @@ ASKABLE = (Status.SENDING, Status.UNKNOWN, Status.SENT)
 
 _AT_ONCE = 200
 
+_LOOKED_UP_AT_ONCE = 1000
+"""Messages looked for in eSMS's list together, so that the list of their time is read once."""
+
+_SECONDS_TO_LOOK_UP = 15
+"""For whoever may wait in a web request: no page of the list is asked for after that."""
+
 
 @dataclass(frozen=True, slots=True)
 class RefreshSummary:
     """The counts of one run of `refresh_due_messages()`."""
+
+    applied: int = 0
+    """Stored reports that moved their messages, and whose applying had failed before."""
 
     delivered: int = 0
     undelivered: int = 0
@@ -56,8 +68,9 @@ class RefreshSummary:
 
 
 def can_ask(message: OutboundViberMessage) -> bool:
-    """Can eSMS find the message? It does so by the SMSID alone, and stores none that was sent to the sandbox."""
-    return bool(message.sms_id) and not message.sandbox and message.status in ASKABLE
+    """Can eSMS find the message, by its SMSID or in its list of what was sent? It stores no sandbox messages."""
+    by_sms_id = bool(message.sms_id) and not message.sent_to_sandbox and message.status in ASKABLE
+    return by_sms_id or can_look_up(message)
 
 
 def refresh_viber_messages(
@@ -65,14 +78,20 @@ def refresh_viber_messages(
 ) -> list[OutboundViberMessage]:
     """Ask eSMS about the messages that have no final report yet, and return the rows asked about, as they are then.
 
-    Sandbox messages and those without an SMSID are skipped. eSMS answers for seven days after a send. Where it
-    refuses the account or does not answer, the rest is not asked about. Raises `TransactionManagementError` inside an
-    open transaction.
+    Those without an SMSID, whose calls are over, are looked up in eSMS's list of what was sent: one that the list has
+    once, and that no other message can be, gets the entry's SMSID and status. Sandbox messages are skipped. eSMS
+    answers for seven days after a send. Where it refuses the account or does not answer, the rest is not asked about.
+    Raises `TransactionManagementError` inside an open transaction.
     """
     refuse_open_transaction("Call it after the commit.", using=OutboundViberMessage.objects.write_alias())
-    queries = [Query(message) for message in messages if can_ask(message)]
-    _ask_all(queries, Calls(get_gateway(), get_settings()), user=user)
-    return [query.message for query in queries if query.result is not None]
+    messages = [message for message in messages if can_ask(message)]
+    calls = Calls(get_gateway(), get_settings())
+    queries = [Query(message) for message in messages if message.sms_id]
+    _ask_all(queries, calls, user=user)
+    until = time.monotonic() + _SECONDS_TO_LOOK_UP
+    others = [message for message in messages if not message.sms_id]
+    looked_up = look_up(others, calls, user=user, should_stop=lambda: time.monotonic() > until)
+    return [*(query.message for query in queries if query.result is not None), *looked_up]
 
 
 def refresh_due_messages(
@@ -81,18 +100,33 @@ def refresh_due_messages(
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> RefreshSummary:
-    """Ask eSMS about messages that have been `sent` for a while without a final report, at most `limit` of them.
+    """Ask eSMS about messages that have been without a final report for a while, at most `limit` of them.
 
-    Each is asked about five minutes after it was sent, then at twice that age, and so on, for seven days. Any number
-    of processes may do so at once. Raises `TransactionManagementError` inside an open transaction.
+    Each is asked about five minutes after it was sent, then at twice that age, and so on, for seven days: by its
+    SMSID or, like what is `unknown` and not repeated, in eSMS's list of what was sent. Before that, stored reports
+    whose applying failed are applied. Any number of processes may do so at once. Raises `TransactionManagementError`
+    inside an open transaction.
     """
     refuse_open_transaction("Call it after the commit.", using=OutboundViberMessage.objects.write_alias())
+    applied = apply_stored_reports(should_stop=should_stop)
     calls = Calls(get_gateway(), get_settings())
-    statuses = Counter[str]()
-    while not calls.stopped and not should_stop() and (limit is None or statuses.total() < limit):
-        queries = _claim(_AT_ONCE if limit is None else min(_AT_ONCE, limit - statuses.total()))
-        if not queries:
+    statuses, without_sms_id = Counter[str](), list[OutboundViberMessage]()
+
+    def look_up_claimed() -> None:
+        looked_up = look_up(without_sms_id, calls, should_stop=should_stop)
+        without_sms_id.clear()
+        statuses.update(message.status for message in looked_up)
+        on_progress(len(looked_up))
+
+    while not calls.stopped and not should_stop():
+        left = _AT_ONCE if limit is None else min(_AT_ONCE, limit - statuses.total() - len(without_sms_id))
+        messages = _claim(left) if left > 0 else []
+        if not messages:
             break
+        without_sms_id += [message for message in messages if can_look_up(message)]
+        if len(without_sms_id) >= _LOOKED_UP_AT_ONCE:
+            look_up_claimed()
+        queries = [Query(message) for message in messages if message.sms_id]
         _ask_all(queries, calls, should_stop=should_stop)
         # Claiming put off the next query of each message, which is too late for those without an answer.
         asked = [(query.message, query.result) for query in queries if query.result is not None]
@@ -101,8 +135,11 @@ def refresh_due_messages(
         _ask_again(in_vain, timezone.now() + FIRST_QUERY)
         statuses.update(message.status for message, _result in asked)
         on_progress(len(asked))
+    if without_sms_id and not calls.stopped:
+        look_up_claimed()
     delivered, undelivered = statuses[Status.DELIVERED], statuses[Status.UNDELIVERED]
     return RefreshSummary(
+        applied=applied,
         delivered=delivered,
         undelivered=undelivered,
         undecided=statuses.total() - delivered - undelivered,
@@ -112,28 +149,32 @@ def refresh_due_messages(
     )
 
 
-def _claim(limit: int) -> list[Query]:
+def _claim(limit: int) -> list[OutboundViberMessage]:
     """Claim messages that are due for a query: plan their next one, so that no other process asks before then."""
     rows = OutboundViberMessage.objects.for_writing()
     if not rows.due_for_query().exists():
         return []
 
-    def plan_next() -> list[Query]:
+    def plan_next() -> list[OutboundViberMessage]:
         now = timezone.now()
         messages = list(lock(rows.due_for_query(now), skip_locked=True)[:limit])
         changes = []
         for message in messages:
-            message.next_query_at = next_query_at(message.sent_at or now, now)
-            changes.append(({"pk": message.id, "status": Status.SENT}, {"next_query_at": message.next_query_at}))
+            when = next_query_at(message.sent_at or message.uncertain_since or now, now)
+            if not message.sms_id and can_look_up(message):
+                # Soon, in case this run does not come to it. Looking it up plans the next time.
+                when = now + FIRST_QUERY
+            message.next_query_at = when
+            changes.append(({"pk": message.id, "status": message.status}, {"next_query_at": when}))
         update_each(OutboundViberMessage, changes, using=rows.db)
-        return [Query(message) for message in messages]
+        return messages
 
     return in_transaction(plan_next, using=rows.db)
 
 
 def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> None:
     rows = OutboundViberMessage.objects.for_writing().filter(pk__in=[message.id for message in messages])
-    rows.filter(status=Status.SENT).update(next_query_at=when)
+    rows.filter(status__in=[Status.SENT, Status.UNKNOWN]).update(next_query_at=when)
 
 
 def _ask_all(
@@ -183,13 +224,14 @@ def _write(
         message, result = found.get(query.message.id), query.result
         if message is None or result is None:
             continue
+        is_redacted = message.redacted_at is not None
         event = lifecycle.make_note(
             message,
-            result.text,
+            "" if is_redacted else result.text,
             kind=ViberMessageEvent.Kind.POLL,
             code=result.code,
             duration_ms=result.duration_ms,
-            data=dict(result.values),
+            data=without_person(result.values, request_id=message.request_id) if is_redacted else dict(result.values),
             user=user,
         )
         events.append(event)

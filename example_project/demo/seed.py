@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import Permission, User
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from esms_viber.models import OutboundViberMessage
+from esms_viber.services import opt_out, pause_sending, queue_viber_messages
 
 from shop.models import Order
 
@@ -21,6 +24,9 @@ ORDERS = (
     ("Phạm Thu Hà", "0912 345 678", "3 × phin nhôm", 135_000),
     ("Lê Quốc Bảo (chưa có Viber)", "0900 000 000", "1 × Culi 250 g", 95_000),
 )
+OPTED_OUT = ORDERS[2]
+PAUSED_CAMPAIGN = "tra-sen-vang"
+PAUSED_TEXT = "Trà sen vàng mới về! Ghé Cà Phê Sớm trong tuần này để uống thử một ly nhé."
 
 
 def create_logins() -> None:
@@ -40,6 +46,21 @@ def create_orders() -> Order:
         for order in ORDERS[1:]:
             _create(*order)
     return _create(*ORDERS[0])
+
+
+def create_opt_out() -> None:
+    """A customer who wants no more offers, and still hears of her orders."""
+    opt_out(OPTED_OUT[1], scope="promotional", note=gettext("asked for it by phone"))
+
+
+def create_paused_campaign() -> None:
+    """A campaign whose messages wait until somebody resumes it."""
+    if OutboundViberMessage.objects.filter(campaign=PAUSED_CAMPAIGN).exists():
+        return
+    pause_sending(PAUSED_CAMPAIGN, note=gettext("the tea has not arrived yet"))
+    phones = [phone for _customer, phone, *_order in ORDERS if phone != OPTED_OUT[1]]
+    texts = {"content": PAUSED_TEXT, "campaign": PAUSED_CAMPAIGN, "purpose": "promotional"}
+    queue_viber_messages([OutboundViberMessage(phone=phone, **texts) for phone in phones])
 
 
 def _create(customer: str, phone: str, items: str, amount: int) -> Order:

@@ -24,25 +24,21 @@ TEXTS = {
         "Cà Phê Sớm xin chào {order.customer},\n"
         "shop đã nhận {order.price} cho đơn #{order.pk}: {order.items}. Cảm ơn bạn!"
     ),
-    Order.Status.SHIPPED: (
-        "Đơn #{order.pk} đang trên đường đến {order.customer} 🛵\nBạn vui lòng để ý điện thoại giúp shop nhé."
-    ),
 }
+# The shop's staff write the text of this one themselves, in the admin.
+TEMPLATES = {Order.Status.SHIPPED: "order-shipped"}
 
 
 @receiver(post_save, sender=Order)
 def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
     """Queue the message of the order's status. It leaves when the transaction commits, once per status."""
-    text = TEXTS.get(Order.Status(instance.status))
-    if text is None or raw:
+    message = None if raw else _message_for(instance)
+    if message is None:
         return
     try:
         queue_viber_message(
             instance.phone,
-            text.format(order=instance),
-            image_url=_parcel_image() if instance.status == Order.Status.SHIPPED else "",
-            button_label="Xem đơn hàng",
-            button_url=instance.link,
+            **message,
             related_object=instance,
             dedupe_key=f"order-{instance.pk}-{instance.status}",
             campaign="orders",
@@ -53,5 +49,14 @@ def tell_customer(instance: Order, raw: bool, **kwargs: Any) -> None:
         logger.warning("Order %s: no Viber message, because of its %s", instance.pk, ", ".join(error.message_dict))
 
 
-def _parcel_image() -> str:
-    return https_url(settings.SITE_ORIGIN, static("shop/parcel.png"))
+def _message_for(order: Order) -> dict[str, Any] | None:
+    """The texts, or the template with its values; None where a status has nothing to say."""
+    status = Order.Status(order.status)
+    if status in TEMPLATES:
+        image = https_url(settings.SITE_ORIGIN, static("shop/parcel.png"))
+        values = {"order": order.pk, "customer": order.customer, "image": image, "link": order.link}
+        return {"template": TEMPLATES[status], "context": values}
+    if status in TEXTS:
+        content = TEXTS[status].format(order=order)
+        return {"content": content, "button_label": "Xem đơn hàng", "button_url": order.link}
+    return None

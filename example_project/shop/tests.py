@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.test import TestCase, override_settings
 from django.urls import reverse
-from esms_viber.models import OutboundViberMessage
+from esms_viber.models import OutboundViberMessage, ViberTemplate
 from esms_viber.testing import outbox
 
 from .models import Order
@@ -45,6 +45,15 @@ class MessageTests(TestCase):
         mark(order, Order.Status.PAID)
         images = OutboundViberMessage.objects.for_object(order).order_by("pk").values_list("image_url", flat=True)
         self.assertEqual(list(images), ["", "https://127.0.0.1:8001/static/shop/parcel.png"])
+
+    def test_what_a_shipped_order_says_is_the_staffs_to_write(self) -> None:
+        template = ViberTemplate.objects.get(name="order-shipped")
+        template.content = "Chào {customer}, đơn {order} đã đi"
+        template.save()
+        order = make_order(status=Order.Status.SHIPPED)
+        message = OutboundViberMessage.objects.for_object(order).get()
+        self.assertEqual(message.content, f"Chào Lan, đơn {order.pk} đã đi")
+        self.assertEqual(message.button_url, order.link)
 
     def test_each_order_has_its_own_message(self) -> None:
         for _ in range(2):

@@ -1,10 +1,10 @@
-"""The three calls of rest.esms.vn that this gateway answers, at their real paths."""
+"""The five calls of rest.esms.vn that this gateway answers, at their real paths."""
 
 from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -18,7 +18,7 @@ from . import rules
 from .behaviour import UNDECIDED, Answering, Behaviour
 from .conf import get_config
 from .reports import schedule_report
-from .state import LogEntry, Message, gateway, now
+from .state import FINISHED, VIETNAM, LogEntry, Message, gateway, now
 from .wire import as_dict, find_oddities, read_query
 
 if TYPE_CHECKING:
@@ -112,13 +112,84 @@ def _counts(message: Message) -> dict[str, object]:
 @csrf_exempt
 @require_POST
 def get_balance_json(request: HttpRequest) -> JsonResponse:
-    try:
-        values = json.loads(request.body)
-    except ValueError:
-        values = None
-    if isinstance(values, dict) and rules.has_right_keys(values, get_config()):
+    if rules.has_right_keys(_read_json(request), get_config()):
         answer = {"Balance": int(gateway.balance), "CodeResponse": "100", "UserID": 9999}
     else:
         answer = {"Balance": 0, "CodeResponse": "101", "ErrorMessage": "Authorize Failed"}
     gateway.log(LogEntry("GetBalance", str(answer["CodeResponse"])))
     return JsonResponse(answer)
+
+
+@require_GET
+def get_list_brandname(request: HttpRequest, api_key: str, secret_key: str) -> JsonResponse:
+    config = get_config()
+    if rules.has_right_keys({"ApiKey": api_key, "SecretKey": secret_key}, config):
+        names = [{"Brandname": name, "Type": int(rules.VIBER)} for name in config.BRANDNAMES]
+        # An account has names for other kinds of messages, too.
+        others = [{"Brandname": name, "Type": 2} for name in config.OTHER_BRANDNAMES]
+        answer: rules.Answer = {"CodeResponse": "100", "ListBrandName": [*others, *names]}
+    else:
+        answer = {"CodeResult": "101", "ErrorMessage": "Authorize Failed"}
+    gateway.log(LogEntry("GetListBrandname", str(answer.get("CodeResponse") or answer["CodeResult"])))
+    return JsonResponse(answer)
+
+
+MAX_PAGE_SIZE = 500
+MAX_DAYS = 3
+
+
+@csrf_exempt
+@require_POST
+def get_sms_sent_data_v2(request: HttpRequest) -> JsonResponse:
+    values = _read_json(request)
+    answer = _list_sent(values)
+    gateway.log(LogEntry("GetSmsSentData", str(answer["CodeResult"])))
+    return JsonResponse(answer)
+
+
+def _list_sent(values: dict[str, object]) -> rules.Answer:
+    """The page asked for, newest first. That it answers what is out of bounds by code 110 is chosen here."""
+    if not rules.has_right_keys(values, get_config()):
+        return {"CodeResult": "101", "ErrorMessage": "Authorize Failed"}
+    try:
+        begin, end = (
+            datetime.strptime(str(values[name]), "%Y-%m-%d %H:%M:%S").replace(tzinfo=VIETNAM) for name in ("From", "To")
+        )
+        page, size = int(str(values["Page"])), int(str(values["PageSize"]))
+    except (KeyError, ValueError):
+        return {"CodeResult": "110", "ErrorMessage": "Data is not valid"}
+    is_bounded = timedelta(0) <= end - begin <= timedelta(days=MAX_DAYS) and 0 < size <= MAX_PAGE_SIZE
+    if not is_bounded or page < 1 or str(values.get("SmsType")) != rules.VIBER:
+        return {"CodeResult": "110", "ErrorMessage": "Data is not valid"}
+    found = [
+        (number, message)
+        for number, message in enumerate(gateway.messages, start=1)
+        if begin <= message.taken_at.replace(microsecond=0) <= end
+    ]
+    entries = [_as_entry(number, message) for number, message in reversed(found)]
+    first = (page - 1) * size
+    return {"CodeResult": "100", "CountTotal": len(entries), "SentData": entries[first : first + size]}
+
+
+def _as_entry(number: int, message: Message) -> dict[str, object]:
+    """An entry has no RequestId: this is why a lost SMSID is hard to find."""
+    return {
+        "Campaign": "",
+        "Content": message.content,
+        "Phone": message.phone,
+        "ReferenceId": message.sms_id,
+        "SellPrice": float(message.price),
+        "SendResult": int(message.delivered) if message.send_status == FINISHED else 2,
+        "SendStatus": message.send_status,
+        "SentTime": f"/Date({round(message.taken_at.timestamp() * 1000)}+0700)/",
+        "SmsId": number,
+        "SmsType": int(rules.VIBER),
+    }
+
+
+def _read_json(request: HttpRequest) -> dict[str, object]:
+    try:
+        values = json.loads(request.body)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -16,6 +16,8 @@ class Config:
     API_KEY: str = field(default="demo-api-key", repr=False)
     SECRET_KEY: str = field(default="demo-secret-key", repr=False)
     BRANDNAMES: tuple[str, ...] = ("DEMO",)
+    OTHER_BRANDNAMES: tuple[str, ...] = ("CARE",)
+    """Names of the account that are not for Viber."""
     BALANCE: Decimal = Decimal(1_000_000)
     PRICE: Decimal = Decimal("470.0000")
     BLOCKED_PHONES: tuple[str, ...] = ("0900000099",)

@@ -62,6 +62,13 @@ def top_up(request: HttpRequest) -> HttpResponse:
     return redirect("simulator:control")
 
 
+@require_POST
+def empty(request: HttpRequest) -> HttpResponse:
+    gateway.empty()
+    messages.success(request, gettext("Two more messages can be paid for."))
+    return redirect("simulator:control")
+
+
 @require_GET
 def phones(request: HttpRequest) -> HttpResponse:
     latest = {}

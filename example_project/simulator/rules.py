@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from .conf import Config
 
+VIBER = "23"
+"""The type of a Viber message, in calls and in lists."""
 MOBILE = re.compile(r"(?:0|84)([35789]\d{8})")
 MAX_REQUEST_ID_LENGTH = 50
 KINDS = {
@@ -64,7 +66,7 @@ def find_refusal(values: Mapping[str, str], config: Config) -> Answer | None:
 
 def _refuse_type(values: Mapping[str, str]) -> Answer | None:
     match values.get("SmsType", ""):
-        case "23":
+        case kind if kind == VIBER:
             return None
         case "":
             return refusal(300, "SmsType is required")

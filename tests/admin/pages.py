@@ -23,6 +23,7 @@ FORM = {
     "button_url": "",
     "brandname": "",
     "campaign": "",
+    "purpose": "transactional",
     "send_at_0": "",
     "send_at_1": "",
     "expires_at_0": "",
@@ -89,5 +90,5 @@ def told(response: HttpResponse) -> str:
 def nobody_asks_for_the_queue() -> Iterator[None]:
     """Pages without the notices above them, whose statements are counted elsewhere."""
     quiet = queue_status.Queue([], [], [], None)
-    with mock.patch.multiple(queue_status, look=lambda: quiet, obstacles=lambda: quiet):
+    with mock.patch.multiple(queue_status, look=lambda: quiet, obstacles=lambda page_of="": quiet):
         yield

@@ -62,7 +62,7 @@ def numbers(client: Client, **query: str) -> list[int]:
         {"q": "0912"},
         {"q": "giảm giá"},
         {"created_at__gte": "2021-01-01 00:00:00+07:00"},
-        {"sandbox__exact": "1"},
+        {"sent_to_sandbox__exact": "1"},
         {"attention": "undecided"},
         {"status__exact": "sent", "q": "0901888484", "campaign": "tet"},
         {"o": "1", "all": ""},
@@ -73,7 +73,7 @@ def test_the_file_has_what_the_list_shows_newest_first(
 ) -> None:
     old = make("sent", campaign="tet")
     Message.objects.filter(pk=old.pk).update(created_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
-    make("sent", campaign="tet", sandbox=True)
+    make("sent", campaign="tet", sent_to_sandbox=True)
     make("sent", phone="0912345678", content="Tết: giảm giá")
     make("unknown", uncertain_since=clock.now())
     listed = root.get(LIST, query).context["cl"].result_list
@@ -121,7 +121,8 @@ def test_a_row_tells_all_of_a_message(root: Client, make: Make) -> None:
         brandname="SHOP",
         campaign="tet",
         dedupe_key="order-17",
-        sandbox=True,
+        sent_to_sandbox=True,
+        metadata={"đơn": 17},
         content_type=ContentType.objects.get_for_model(Order),
         object_id=str(order.pk),
         code_result="104",
@@ -159,7 +160,10 @@ def test_a_row_tells_all_of_a_message(root: Client, make: Make) -> None:
         "SMSID": "d8e0",
         "RequestId": "c0ffee",
         "Dedupe key": "order-17",
-        "Sandbox": "yes",
+        "Sent to the sandbox": "yes",
+        "Rehearsal": "no",
+        "Purpose": "transactional",
+        "Metadata": '{"đơn": 17}',
         "Type of related object": "order",
         "Id of related object": str(order.pk),
     }
@@ -194,7 +198,7 @@ def test_lines_are_split_where_excel_splits_them(
     make("delivered")
     with translation.override(language):
         head, line, end = text_of(root.get(EXPORT)).split("\r\n")
-    assert head.count(delimiter) == line.count(delimiter) == 24
+    assert head.count(delimiter) == line.count(delimiter) == 27
     assert f'"0901 888 484"{delimiter}"{label}"{delimiter}' in line
     assert end == ""
 

@@ -172,7 +172,7 @@ def test_a_check_costs_the_same_whatever_is_in_the_table(root: Client, make: Mak
     few = queries()
     for n in range(20):
         make(dedupe_key=f"k{n}")
-    assert (few, queries()) == (6, 6)
+    assert (few, queries()) == (4, 4)
 
 
 def test_the_text_for_many_is_checked_with_its_braces(root: Client) -> None:

@@ -245,15 +245,6 @@ def test_a_second_yes_to_all_sends_nothing_more(root: Client, make: Make) -> Non
     assert len(outbox) == 1
 
 
-def test_more_than_one_request_can_carry_are_refused(root: Client, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esms_viber.admin.base.MOST_AT_ONCE", 2)
-    monkeypatch.setattr("esms_viber.admin.actions.MOST_AT_ONCE", 2)
-    response = choose(root, "send_selected", *[make().pk for _ in range(3)])
-    assert "at most 2 messages" in told(response)
-    assert "Narrow the list with its filters" in told(response)
-    assert outbox == []
-
-
 def test_what_the_inline_dispatcher_leaves_is_told_as_waiting(root: Client, make: Make, settings: Any) -> None:
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "INLINE_LIMIT": 1}
     question = choose(root, "send_selected", make().pk, make().pk)
@@ -338,30 +329,6 @@ def test_cancel_tells_what_it_did_and_what_not(root: Client, make: Make, clock: 
     assert repeating.next_attempt_at is None
 
 
-def test_a_campaign_of_any_size_is_stopped_without_a_list_of_it(
-    root: Client, make: Make, monkeypatch: pytest.MonkeyPatch, clock: Any
-) -> None:
-    monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
-    monkeypatch.setattr(actions, "CHUNK", 2)
-    waiting = [make("queued", campaign="tet").pk for _ in range(5)]
-    make("delivered", campaign="tet"), make("unknown", campaign="tet")
-    repeated, another = make("unknown", campaign="tet", next_attempt_at=clock.now()), make("queued")
-    url = f"{LIST}?campaign=tet"
-    # One chunk is done, however little time there is.
-    monkeypatch.setattr(actions, "SECONDS_TO_CANCEL", -1)
-    sentences = told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1"))
-    assert "The message was cancelled." in sentences
-    assert "The message is not repeated any more" in sentences
-    assert "There are more of them: do the same again to go on." in sentences
-    monkeypatch.setattr(actions, "SECONDS_TO_CANCEL", 15)
-    assert told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1")) == "4 messages were cancelled."
-    assert set(Message.objects.filter(pk__in=waiting).values_list("status", flat=True)) == {"cancelled"}
-    for untouched in (repeated, another):
-        untouched.refresh_from_db()
-    assert (repeated.status, repeated.next_attempt_at, another.status) == ("unknown", None, "queued")
-    assert "Nothing was left to cancel" in told(choose(root, "cancel_selected", waiting[0], url=url, select_across="1"))
-
-
 def test_what_came_after_the_list_was_shown_is_not_cancelled(root: Client, make: Make) -> None:
     shown = make("queued")
     field = f'<input type="hidden" name="viber_last_shown" value="{shown.pk}" form="changelist-form">'
@@ -424,7 +391,7 @@ def answer(**values: str) -> StatusResult:
 def test_asking_tells_of_each(root: Client, make: Make) -> None:
     for n in range(3):
         make("sent", sms_id=f"{n}")
-    make("sent", sms_id="9", sandbox=True), make("draft"), make("sent")
+    make("sent", sms_id="9", sent_to_sandbox=True), make("draft"), make("sent")
     MemoryGateway.statuses.extend(
         [
             answer(SMSID="0", SendStatus="5", SendSuccess="1", TotalPrice="450"),
@@ -497,7 +464,7 @@ def test_the_question_costs_the_same_whatever_is_selected(root: Client, make: Ma
 
     every = [make(status).pk for status in Message.Status.values]
     few = queries(every)
-    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 25
+    assert few == queries([*every, *(make(status).pk for status in Message.Status.values * 9)]) == 27
 
 
 def test_what_is_repeated_by_itself_is_not_sent_again_beside_it(root: Client, make: Make, clock: Any) -> None:

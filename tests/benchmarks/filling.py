@@ -134,7 +134,7 @@ def _what_became(message: Row, status: str, created: dt.datetime, key: str, rng:
     return [*events, attempt, callback | {"fingerprint": f"{key}{key}", "applied": "1"}]
 
 
-def campaign(count: int, name: str = "sale-1212", *, seed: int = 13) -> Scene:
+def campaign(count: int, name: str = "sale-1212", *, purpose: str = "transactional", seed: int = 13) -> Scene:
     """Messages that were queued together, and all became due at one time."""
     first = _next_pk()
     rng = random.Random(seed + first)
@@ -147,6 +147,7 @@ def campaign(count: int, name: str = "sale-1212", *, seed: int = 13) -> Scene:
             "content": _TEXTS[4].format(f"{number:07d}"),
             "brandname": "SHOP",
             "campaign": name,
+            "purpose": purpose,
             "dedupe_key": f"{name}-{first + number}",
             "status": "queued",
             "request_id": key,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import LIST
+from tests.browser.test_opt_outs import OPT_OUTS
 
 
 def _list(page: Any) -> None:
@@ -74,7 +75,65 @@ def _order(page: Any) -> None:
     page.locator("#result_list tbody th a").first.click()
 
 
-PAGES = [_list, _add, _message, _question, _many, _review, _overview, _campaign, _history, _delete, _order]
+def _template(page: Any) -> None:
+    page.goto("/admin/esms_viber/vibertemplate/")
+    page.locator("#result_list tbody th a").first.click()
+    page.locator("[data-part=values] input").first.wait_for()
+
+
+def _filled_in(page: Any) -> None:
+    page.goto(f"{LIST}add/")
+    page.select_option("[name=_template]", "order-shipped")
+    page.click("[name=_fill]")
+    page.locator("[data-part=values] input").first.wait_for()
+
+
+def _opt_outs(page: Any) -> None:
+    page.goto(OPT_OUTS)
+
+
+def _opt_out(page: Any) -> None:
+    page.goto(OPT_OUTS)
+    page.locator("#result_list tbody th a").first.click()
+
+
+def _pasted(page: Any) -> None:
+    page.goto(f"{OPT_OUTS}viber-paste/")
+    page.fill("[name=pasted]", "028 3822 1234")
+    page.click("[type=submit].default")
+    page.get_by_text("This is a landline").wait_for()
+
+
+def _message_to_opted_out(page: Any) -> None:
+    page.goto(f"{LIST}add/")
+    page.check("[name=kind][value=text]")
+    page.fill("[name=phone]", "0912 345 678")
+    page.fill("[name=content]", "Chào chị")
+    page.locator("#id_phone_note.viber-over").wait_for()
+    page.click("[name=_save]")
+    page.locator("#result_list tbody th a").first.click()
+    page.locator(".viber-risk").wait_for()
+
+
+PAGES = [
+    _list,
+    _add,
+    _message,
+    _question,
+    _many,
+    _review,
+    _overview,
+    _campaign,
+    _history,
+    _delete,
+    _order,
+    _template,
+    _filled_in,
+    _opt_outs,
+    _opt_out,
+    _pasted,
+    _message_to_opted_out,
+]
 by_name = pytest.mark.parametrize("open_page", PAGES, ids=lambda page: page.__name__.strip("_"))
 
 

@@ -16,7 +16,8 @@ COVERED = """() => {
   const seen = [];
   const ours = document.querySelectorAll(
     "#content h1, #content h2, #content label, .messagelist li, .viber-queue a, .viber-tools a, .viber-tools button, " +
-    ".object-tools a, .viber-periods a, .submit-row input, .submit-row a, .viber-decision input, .viber-decision a",
+    ".object-tools a, .viber-periods a, .submit-row input, .submit-row a, .viber-decision input, .viber-decision a, " +
+    ".viber-rehearsal :is(label, input, button, p), .viber-values :is(legend, p, input), .viber-from-template > *",
   );
   for (const element of ours) {
     if (!element.checkVisibility() || element.matches(".visually-hidden")) {

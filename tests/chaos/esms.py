@@ -67,6 +67,8 @@ class Books:
     calls: int = 0
     taken: list[Taken] = field(default_factory=list)
     by_request_id: dict[str, Taken] = field(default_factory=dict)
+    called: list[str] = field(default_factory=list)
+    """The phones of all calls, in their order."""
     refused: set[str] = field(default_factory=set)
     """Phones that the gateway refused for good."""
     faults: Counter[str] = field(default_factory=Counter)
@@ -132,6 +134,7 @@ class Esms:
         """What is to happen to this call, and the chance behind it."""
         with self._lock:
             self.books.calls += 1
+            self.books.called.append(phone)
             self._calls_about[phone] += 1
             chance = random.Random(f"{self.seed}/{phone}/{self._calls_about[phone]}")
             fault = chance.choices(list(FAULTS), FAULTS.values())[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime as dt
 import http.client
 import itertools
 import logging
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.utils import timezone
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
@@ -41,10 +43,13 @@ from tests.fake_gateway import (
 )
 from tests.gateways.samples import API_KEY, SECRET_KEY, impatient, make_gateway, make_message, traces_in
 
+YESTERDAY = timezone.now() - dt.timedelta(days=1)
 CALLS: dict[str, Callable[[EsmsGateway], object]] = {
     "send": lambda gateway: gateway.send(make_message()),
     "status": lambda gateway: gateway.fetch_status("sms-1"),
     "balance": lambda gateway: gateway.fetch_balance(),
+    "brand names": lambda gateway: gateway.fetch_brandnames(),
+    "sent": lambda gateway: gateway.fetch_sent(YESTERDAY, YESTERDAY, 1),
 }
 
 

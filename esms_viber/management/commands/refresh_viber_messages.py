@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ...formatting import tell_count
 from ...models import OutboundViberMessage
@@ -19,9 +20,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.description = _(
-            "Asks eSMS about messages that it took and has not reported on: five minutes after they were sent, and at "
-            "growing intervals for seven days. Run it from cron, e.g. every five minutes. Exits with 1 when eSMS "
-            "refuses the account or does not answer."
+            "Asks eSMS about messages that it took, or may have taken, and has not reported on: five minutes after "
+            "they were sent, and at growing intervals for seven days. Applies reports that could not be applied when "
+            "they came. Run it from cron, e.g. every five minutes. Exits with 1 when eSMS refuses the account or does "
+            "not answer."
         )
         most = _("Ask about at most N messages (%(most)d).") % {"most": MOST}
         parser.add_argument("--limit", type=int, default=MOST, metavar="N", help=most)
@@ -33,6 +35,11 @@ class Command(BaseCommand):
         with telling_misconfiguration(), running(self.stdout.write, total, verbosity) as (should_stop, progress):
             summary = refresh_due_messages(limit, should_stop=should_stop, on_progress=progress)
         if verbosity:
+            if summary.applied:
+                sentence = ngettext(
+                    "One stored report was applied.", "%(count)d stored reports were applied.", summary.applied
+                )
+                self.stdout.write(sentence % {"count": summary.applied})
             self.stdout.write(
                 _("%(delivered)d delivered, %(undelivered)d not delivered, %(undecided)d undecided yet, %(left)s left")
                 % {

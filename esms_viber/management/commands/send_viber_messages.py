@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ...delivery import worker
-from ...formatting import grouped, tell_count
+from ...formatting import dong, grouped, moment, tell_count
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status, require_setup
 from ..running import running, tell_trouble, telling_misconfiguration
@@ -78,6 +78,9 @@ class Command(BaseCommand):
                         "left": tell_count(summary.left),
                     }
                 )
+                # What is held is not left over, and "0 left" would read as an empty queue.
+                for sentence in [] if watch else get_queue_status().remarks():
+                    self._say(sentence)
             if not watch:
                 tell_trouble(summary.account_code, outage=summary.outage, refused_brands=summary.refused_brands)
 
@@ -115,6 +118,11 @@ class Command(BaseCommand):
             width = max(len(name) for name, _count, _remark in counts)
             for name, count, remark in counts:
                 self._say(f"{name:<{width}}  {tell_count(count):>7}  {remark}".rstrip())
+            if status.sender_seen_at is not None:
+                self._say(_("sender last seen at %(time)s") % {"time": moment(status.sender_seen_at)})
+            if status.balance is not None:
+                told = {"balance": dong(status.balance), "time": moment(status.balance_at)}
+                self._say(_("balance at %(time)s: %(balance)s") % told)
             for sentence in status.obstacles():
                 self._say(self.style.ERROR(sentence))
             for sentence in [*status.decisions().values(), *status.remarks()]:

@@ -5,6 +5,8 @@
 (() => {
   const PARTS = ["content", "image_url", "button_label", "button_url"];
   const PARTNERS = { button_label: "button_url", button_url: "button_label" };
+  const NAME = /\{([^{}]+)\}/g; // as in placeholders.py
+  const MOST_NAMES = 50;
   const IMAGE = /\.(png|jpe?g|gif|webp)$/i; // as in preview.py: no other address of the site is to be called
   const PAUSE = 500; // milliseconds without a key before the server is asked
 
@@ -46,18 +48,80 @@
       }
     }
 
+    // -- names in braces ----------------------------------------------------------------------------------------------
+
+    const values = preview.querySelector("[data-part=values]"); // none where braces are only text
+    const typed = new Map();
+    let names = new Map(); // as they are written first
+
+    const shownName = (name) => name.replace(/\s+/g, " ").trim();
+
+    /** Names that look alike get one value, nearly as in placeholders.py. */
+    const key = (name) => shownName(name.normalize("NFKC").toLowerCase().replaceAll("_", " "));
+
+    /** The text with the values that were typed; the name itself, or what is given `instead`, where there is none. */
+    function fill(text, { instead = (name) => names.get(key(name)) ?? shownName(name), quote = (each) => each } = {}) {
+      if (!values) {
+        return text;
+      }
+      return text.replace(NAME, (whole, name) => (key(name) ? quote(typed.get(key(name)) || instead(name)) : whole));
+    }
+
+    /** A value at the beginning of a link is a link itself; one further on is quoted. */
+    function fillLink(link) {
+      const start = link.match(/^\{[^{}]+\}/)?.[0] ?? "";
+      return fill(start) + fill(link.slice(start.length), { quote: encodeURIComponent });
+    }
+
+    /** An input for each name, in the order of the text; what was typed for a name comes back with it. */
+    function showNames() {
+      if (!values) {
+        return;
+      }
+      names = new Map();
+      for (const [, name] of PARTS.map(value).join("\n").matchAll(NAME)) {
+        if (key(name) && !names.has(key(name)) && names.size < MOST_NAMES) {
+          names.set(key(name), shownName(name));
+        }
+      }
+      const known = [...values.querySelectorAll("input")].map((input) => key(input.name.slice("value-".length)));
+      if (known.join("}") !== [...names.keys()].join("}")) {
+        values.replaceChildren(...[...names.values()].map(makeInput));
+      }
+      values.closest("fieldset").hidden = !names.size;
+    }
+
+    function makeInput(name) {
+      const label = document.createElement("label");
+      const input = document.createElement("input");
+      input.type = "text";
+      input.name = `value-${name}`;
+      input.value = typed.get(key(name)) ?? "";
+      input.autocomplete = "off";
+      input.setAttribute("form", form.id);
+      label.append(`${name} `, input);
+      return label;
+    }
+
+    function noteValues() {
+      for (const input of values?.querySelectorAll("input") ?? []) {
+        typed.set(key(input.name.slice("value-".length)), input.value.trim() && input.value);
+      }
+    }
+
     // -- the phone ----------------------------------------------------------------------------------------------------
 
     function showText() {
       part("brand").textContent = value("brandname").trim() || preview.dataset.ownBrand;
-      const text = normalized(value("content"));
+      const text = normalized(fill(value("content")));
       part("text").textContent = text;
       part("text").hidden = !text.trim();
       const button = part("button");
-      button.textContent = value("button_label").trim();
+      button.textContent = fill(value("button_label")).trim();
       button.hidden = !button.textContent;
-      if (isWeb(value("button_url").trim())) {
-        button.href = value("button_url").trim();
+      const link = fillLink(value("button_url").trim());
+      if (isWeb(link)) {
+        button.href = link;
       } else {
         button.removeAttribute("href");
       }
@@ -81,7 +145,7 @@
     let shown; // the address in the picture's place: not to be loaded again at every pause
 
     function showPicture() {
-      const address = value("image_url").trim();
+      const address = fillLink(value("image_url").trim());
       if (address === shown) {
         return;
       }
@@ -113,7 +177,7 @@
     function showCounts() {
       for (const input of counted) {
         // Code points, as the server counts, which cuts off the spaces around it.
-        const length = [...normalized(input.value).trim()].length;
+        const length = [...normalized(fill(input.value, { instead: () => "" })).trim()].length;
         showNote(input, `${length} / ${input.dataset.limit}`, length > Number(input.dataset.limit));
       }
     }
@@ -152,7 +216,8 @@
       // Without an answer nothing is said here; saving tells.
       if (found && number === asked) {
         showErrors(found.errors);
-        showNote(field("phone"), found.phone && preview.dataset.becomes.replace("%(phone)s", found.phone), false);
+        const becomes = found.phone && preview.dataset.becomes.replace("%(phone)s", found.phone);
+        showNote(field("phone"), found.opted_out || becomes, Boolean(found.opted_out));
         showNote(field("content"), found.room.sentence, found.room.is_over);
       }
     }
@@ -221,15 +286,16 @@
 
     // -- where the writing begins -------------------------------------------------------------------------------------
 
-    /** In the first field with an error, else at the chosen kind: Django takes the first, which a space chooses. */
+    /** In the first field with an error, else at the chosen kind: Django takes the first, which a key press changes. */
     function focusFirst() {
       const active = document.activeElement;
-      if (active !== document.body && !kinds.includes(active)) {
+      const first = [document.getElementById("id_template"), ...kinds];
+      if (active !== document.body && !first.includes(active)) {
         return; // somebody writes already
       }
       const wrong = [...form.elements].find((input) => input.getAttribute("aria-invalid") && input.offsetParent);
       const begin = wrong ?? active;
-      (kinds.includes(begin) ? (kinds.find((kind) => kind.checked) ?? begin) : begin).focus();
+      (first.includes(begin) ? (kinds.find((kind) => kind.checked) ?? begin) : begin).focus();
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -243,6 +309,8 @@
     for (const input of [...counted, field("content")].filter(note)) {
       describe(input, note(input).id);
     }
+    noteValues();
+    showNames();
     showText();
     showPicture();
     showCounts();
@@ -251,16 +319,28 @@
     if (field("content").value !== field("content").defaultValue) {
       check(); // the browser has kept a text of which the page does not know
     }
-    form.addEventListener("input", (event) => {
+    // On a wide screen it stands outside of the form.
+    preview.addEventListener("input", (event) => {
+      event.stopPropagation();
+      noteValues();
       showText();
       showCounts();
-      if (event.target.name && event.target.name !== "kind") {
+      clearTimeout(timer);
+      timer = setTimeout(pause, PAUSE);
+    });
+    form.addEventListener("input", (event) => {
+      showNames();
+      showText();
+      showCounts();
+      const isBeside = event.target.closest(".viber-rehearsal, .viber-from-template");
+      if (event.target.name && event.target.name !== "kind" && !isBeside) {
         touch(event.target.name);
       }
     });
     form.addEventListener("change", (event) => {
       if (event.target.name === "kind") {
         showParts();
+        showNames();
         showText();
         showPicture();
         touch("kind");
@@ -283,13 +363,24 @@
   /** Some themes show the buttons outside of the form, and know their own by name. */
   function adopt(form) {
     form.id ||= "viber-form";
-    for (const input of document.querySelectorAll(".viber-submit input")) {
+    const own =
+      ".viber-submit input, .viber-values input, :is(.viber-rehearsal, .viber-from-template) :is(input, select, button)";
+    for (const input of document.querySelectorAll(own)) {
       if (!input.form) {
         input.setAttribute("form", form.id);
       }
     }
   }
 
+  /** Enter in the field of one's own phone is meant for the button beside it, not for the form's first. */
+  function pressOwnButton(event) {
+    if (event.key === "Enter" && event.target.name === "rehearsal_phone") {
+      event.preventDefault();
+      event.target.form.requestSubmit(event.target.form.elements.namedItem("_rehearse"));
+    }
+  }
+
+  document.addEventListener("keydown", pressOwnButton);
   document.addEventListener("DOMContentLoaded", () => {
     const preview = document.querySelector(".viber-preview");
     if (!preview) {

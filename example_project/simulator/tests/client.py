@@ -13,6 +13,8 @@ from ..state import gateway
 SEND = "/MainService.svc/json/SendMultipleMessage_V4_get"
 STATUS = "/MainService.svc/json/GetSendStatus"
 BALANCE = "/MainService.svc/json/GetBalance_json"
+BRANDNAMES = "/MainService.svc/json/GetListBrandname"
+SENT = "/MainService.svc/json/GetSmsSentData_V2"
 KEYS = {"ApiKey": "key", "SecretKey": "secret&="}
 ACCOUNT = {
     "API_KEY": KEYS["ApiKey"],

@@ -63,6 +63,8 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0, interactive=False)
         seed.create_logins()
         history.create_history()
+        seed.create_opt_out()
+        seed.create_paused_campaign()
         return seed.create_orders()
 
     def _send_first_message(self, order: Order, *, strict: bool) -> None:
@@ -88,7 +90,15 @@ class Command(BaseCommand):
         login = gettext("Login")
         for username, password, rights in seed.LOGINS:
             self.stdout.write(f"  {login:<15} {username} / {password}: {rights}")
-        self.stdout.write("\n" + gettext("Enter shows an outage of eSMS, and how it ends."))
+        customer, phone, *_order = seed.OPTED_OUT
+        told = gettext("%(customer)s (%(phone)s) has opted out of promotional messages: “Send to many” leaves her out.")
+        self.stdout.write("\n" + told % {"customer": customer, "phone": phone})
+        self.stdout.write(
+            gettext("A shipped order says what the template “order-shipped” says: rewrite it in the admin.")
+        )
+        told = gettext("The campaign “%(name)s” is paused: resume it on its page, and its messages go out.")
+        self.stdout.write(told % {"name": seed.PAUSED_CAMPAIGN})
+        self.stdout.write(gettext("Enter shows an outage of eSMS, and how it ends."))
         self.stdout.write(gettext("Ctrl-C ends it."))
         enter = terminal.Enter()
         while True:
