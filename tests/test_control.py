@@ -208,22 +208,37 @@ def test_saving_and_sending_what_failed_to_who_has_opted_out_sends_nothing(admin
     assert stored(message).status == Status.FAILED
 
 
-def test_who_opts_out_while_the_site_is_asked_about_others_gets_nothing(settings, monkeypatch) -> None:
+@pytest.mark.parametrize("asked", [0, 2])
+@pytest.mark.parametrize("late", [1, 3])
+@pytest.mark.parametrize(
+    ("change_mind", "becomes"),
+    [
+        (lambda message: opt_out(message.phone, scope="promotional"), "cancelled"),
+        (lambda message: pause_sending(message.campaign), "queued"),
+    ],
+)
+def test_who_opts_out_or_is_paused_while_the_site_is_asked_about_others_gets_nothing(
+    settings, monkeypatch, change_mind, becomes, asked, late
+) -> None:
+    """Whether the site has been asked about that message before or not."""
     change(settings, CONCURRENCY=4)
     monkeypatch.setattr(worker, "LOOKING", 0.05)
-    messages = queue_viber_messages([unsaved(phone=f"090000000{n}", purpose=PROMOTIONAL) for n in range(4)])
+    messages = queue_viber_messages(
+        [unsaved(phone=f"090000000{n}", purpose=PROMOTIONAL, campaign=f"c{n}") for n in range(4)]
+    )
 
-    def opt_the_last_one_out(message, **kwargs) -> None:
-        if message == messages[0]:
-            opt_out(messages[3].phone, scope="promotional")
-            time.sleep(0.1)  # longer than LOOKING, after which the worker looks at opt-outs again
+    def take_time(message, **kwargs) -> None:
+        if message == messages[asked]:
+            change_mind(messages[late])
+            time.sleep(0.1)  # longer than LOOKING, after which the worker looks again
 
-    pre_send.connect(opt_the_last_one_out)
+    pre_send.connect(take_time)
     try:
         deliver_due_messages()
     finally:
-        pre_send.disconnect(opt_the_last_one_out)
-    assert [stored(message).status for message in messages] == ["sent", "sent", "sent", "cancelled"]
+        pre_send.disconnect(take_time)
+    assert [stored(message).status for message in messages if message != messages[late]] == ["sent"] * 3
+    assert stored(messages[late]).status == becomes
     assert len(outbox) == 3
 
 

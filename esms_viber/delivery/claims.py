@@ -338,7 +338,7 @@ def _lock_claimed(messages: Iterable[OutboundViberMessage]) -> set[int]:
 
 
 def take_out_opted_out(
-    messages: Iterable[OutboundViberMessage],
+    messages: Collection[OutboundViberMessage],
 ) -> tuple[list[OutboundViberMessage], list[Transition]]:
     """Give up the claims of messages whose phones have opted out since; returns them, and what became of them.
 

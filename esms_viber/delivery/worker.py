@@ -140,8 +140,8 @@ class Worker:
         """Calls to begin and to record together, while threads make as many others: with more they would run dry."""
         self._promotional: dict[int, bool] = {}
         """By the first key of each source that names keys: is any of it promotional?"""
-        self._claimed: deque[OutboundViberMessage] = deque()
-        """Claimed, and no call begun."""
+        self._claimed: dict[int, OutboundViberMessage] = {}
+        """By primary key: claimed, and no call begun; in the order of the calls."""
         self._on_the_wire: dict[Future[None], Attempt] = {}
         """Committed as perhaps called. At most twice `CONCURRENCY`, because a killed process leaves them uncertain."""
         self._states: breaker.States = states or {}
@@ -163,7 +163,7 @@ class Worker:
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
         """Send the messages that were claimed before, and then the others."""
         self._renewed_at = time.monotonic()
-        self._claimed.extend(claimed)
+        self._claimed = {message.id: message for message in claimed}
         error: BaseException | None = None
         try:
             if self._sources:
@@ -212,7 +212,7 @@ class Worker:
         if again or time.monotonic() - self._looked_at > LOOKING:
             self._states, self._looked_at = breaker.look_in(), time.monotonic()
             self._heed(ViberPause.objects.holds())
-            out, changes = claims.take_out_opted_out(self._claimed)
+            out, changes = claims.take_out_opted_out(self._claimed.values())
             self._announce(changes)
             self._drop(out)
         self._hold_brands()
@@ -220,14 +220,15 @@ class Worker:
     def _heed(self, holds: Holds) -> None:
         """Start no call for what has to wait by now, and give it back."""
         self._calls.holds = holds
-        held = [message for message in self._claimed if holds.reason(message)]
+        held = [message for message in self._claimed.values() if holds.reason(message)]
         if held:
             self._announce(claims.release(held, {}))
             self._drop(held)
 
     def _drop(self, messages: Sequence[OutboundViberMessage]) -> None:
         """Forget claimed messages that are not called for after all."""
-        self._claimed = deque(message for message in self._claimed if message not in messages)
+        for message in messages:
+            self._claimed.pop(message.id, None)
         self._count_done(messages)
 
     def _hold_brands(self) -> None:
@@ -266,7 +267,7 @@ class Worker:
                 )
                 self._take(found)
                 # A message that was claimed before, for a caller that waits for it, will do as well.
-                mine = [message for message in self._claimed if not brandnames or message.brandname in brandnames]
+                mine = [each for each in self._claimed.values() if not brandnames or each.brandname in brandnames]
                 if messages := (found.ready or mine)[:1]:
                     is_started = self._start(self._ask(messages, probe))
                 elif not found.found:
@@ -315,7 +316,8 @@ class Worker:
 
     def _take(self, found: claims.Claimed) -> None:
         # In this order within what is claimed too, because that may be many.
-        self._claimed = deque(sorted([*self._claimed, *found.ready], key=_urgency))
+        ordered = sorted([*self._claimed.values(), *found.ready], key=_urgency)
+        self._claimed = {message.id: message for message in ordered}
         self._heed(found.holds)
         self._remaining -= len(found.ready)
         self._count_done(found.settled)
@@ -331,11 +333,10 @@ class Worker:
 
     def _release(self) -> None:
         """Give back what was claimed, and is not called for now."""
-        released = list(self._claimed)
+        released = list(self._claimed.values())
         changes = claims.release(released, self._reason())
-        self._claimed.clear()
+        self._drop(released)
         self._announce(changes)
-        self._count_done(released)
 
     def _reason(self, brandname: str = breaker.ACCOUNT) -> dict[str, Any]:
         state = self._holding(brandname)
@@ -351,16 +352,15 @@ class Worker:
         if messages is None:
             if self._holding(breaker.ACCOUNT) is not None:
                 return []  # until the probe has shown more
-            still_on_the_wire = sum(not future.done() for future in self._on_the_wire)
-            room = 2 * self._together - still_on_the_wire
-            messages = list(itertools.islice(self._claimed, room if room >= self._together else 0))
+            room = 2 * self._together - sum(not future.done() for future in self._on_the_wire)
+            messages = list(itertools.islice(self._claimed.values(), room if room >= self._together else 0))
         passed = []
         for message in messages:
             # A receiver of the site's may take its time, and somebody opts out or pauses meanwhile.
             self._look()
             if self._stopped():
                 return []
-            if message.status != Status.SENDING:
+            if message.id not in self._claimed:
                 continue
             attempt = claims.prepare(message, probe)
             if probe is None and (reason := self._reason(attempt.outgoing.brandname)):
@@ -368,13 +368,13 @@ class Worker:
             else:
                 is_refused, changes = claims.refused_by_site(attempt)
             if is_refused:
-                self._claimed.remove(message)
+                self._drop([message])
                 self._announce(changes)
-                self._count_done([message])
             else:
                 passed.append(attempt)
             self._hold()
-        return passed
+        # A later look may have given back one that had passed.
+        return [attempt for attempt in passed if attempt.message.id in self._claimed]
 
     def _start(self, passed: Sequence[Attempt]) -> bool:
         """Begin calls while there are no results to be recorded. Does any of them start?"""
@@ -389,7 +389,7 @@ class Worker:
         """
         if time.monotonic() - self._renewed_at > claims.LEASE.total_seconds() / 4:
             self._renewed_at = time.monotonic()
-            claims.renew([*(attempt.message for attempt in self._on_the_wire.values()), *self._claimed])
+            claims.renew([*(attempt.message for attempt in self._on_the_wire.values()), *self._claimed.values()])
             if self._pks is None:
                 self._announce(claims.take_over_abandoned())
 
@@ -436,7 +436,7 @@ class Worker:
         for attempt in [attempt for recorded in stored for attempt in recorded.begun]:
             self._on_the_wire[self._calls.start(attempt)] = attempt
         for attempt in begin:
-            self._claimed.remove(attempt.message)
+            del self._claimed[attempt.message.id]
 
         # Tell the receivers first: what follows uses the database, which may be away, and nobody would tell them later.
         for recorded in stored:
