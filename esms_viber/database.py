@@ -123,16 +123,6 @@ def is_reachable(using: str) -> bool:
     return bool(connection.is_usable())
 
 
-def close_interrupted(using: str) -> None:
-    """Close a connection after something ended a statement in its middle, as a signal does; the next use makes another.
-
-    MySQL's driver says "Commands out of sync" from then on.
-    """
-    connection = connections[using]
-    if connection.autocommit and not connection.in_atomic_block:  # else it is the caller's transaction
-        connection.close()
-
-
 def refuse_open_transaction(hint: str, *, using: str) -> None:
     """Raise `TransactionManagementError`, ending in the hint, inside an open transaction or with autocommit off.
 

@@ -310,65 +310,6 @@ def test_a_sender_stopped_past_its_lease_and_continued_harms_nothing(esms, clock
     assert late.count() == 4, "the late answers are in the history"
 
 
-class TimeLimit(Exception):
-    """As Celery's and RQ's: raised in the middle of whatever the main thread is doing."""
-
-
-def test_a_time_limit_in_the_middle_of_a_run_loses_no_answer(esms, settings):
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
-    queue(40)
-    told = threading.Event()
-
-    def answer(request):
-        if len(esms.requests) < 8:
-            return accepted()
-        os.kill(os.getpid(), signal.SIGALRM)
-        return [Until(told), *accepted()]
-
-    def end(number: int, frame: object) -> None:
-        if not told.is_set():
-            told.set()
-            raise TimeLimit
-
-    esms.answer_all(answer)
-    before = signal.signal(signal.SIGALRM, end)
-    try:
-        with pytest.raises(TimeLimit):
-            worker.deliver_due_messages()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert 8 <= len(esms.requests) < 40
-    esms.answer_all(accepted())
-    assert states() == {"sent": len(esms.requests), "queued": 40 - len(esms.requests)}
-    worker.deliver_due_messages()
-    assert states() == {"sent": 40}
-    assert len({request["RequestId"] for request in esms.requests}) == len(esms.requests) == 40
-
-
-@pytest.mark.parametrize("table", ["messageevent", "outboundvibermessage"])
-@pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_time_limit_in_the_middle_of_a_write_ends_the_run_and_loses_no_answer(esms, settings, table, concurrency):
-    """It is about no result, as a value is that the database does not take, and after which the run goes on."""
-    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": concurrency}
-    esms.answer_all(accepted())
-    queue(60)
-    limits = [TimeLimit]
-
-    def end(execute, sql, params, many, context):
-        if limits and esms.requests and sql.startswith(("INSERT", "UPDATE")) and table in sql:
-            raise limits.pop()
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(end), pytest.raises(TimeLimit):
-        worker.deliver_due_messages()
-    called = len({request["RequestId"] for request in esms.requests})
-    assert 0 < called < 60
-    assert states() == {"sent": called, "queued": 60 - called}
-    worker.deliver_due_messages()
-    assert states() == {"sent": 60}
-    assert len(esms.requests) == 60
-
-
 def test_a_result_that_the_sites_code_cannot_store_costs_only_itself(esms, settings):
     """As a receiver or an instrumentation of the site may, with an error that is none of a database."""
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}

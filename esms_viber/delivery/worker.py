@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from .. import lifecycle
 from ..conf import get_settings
-from ..database import AWAY, close_interrupted, in_chunks, is_reachable, refuse_open_transaction
+from ..database import AWAY, in_chunks, is_reachable, refuse_open_transaction
 from ..exceptions import log_failure
 from ..formatting import MOST_COUNTED, put_together
 from ..gateways.base import CallOutcome, SendResult
@@ -33,6 +33,7 @@ from ..models import OutboundViberMessage, Purpose, Status, ViberGatewayState, V
 from ..models.pause import MOST_LANES, Holds, due_lanes
 from . import breaker, claims
 from .calls import GATHERING, Calls, is_doubtful
+from .interruptions import held_interruptions
 from .payload import Attempt, Probe
 from .results import Recorded, record_attempts, take_back_counts
 
@@ -151,8 +152,7 @@ class Worker:
         self._repeats_first = True
         self._renewed_at = self._next_look = 0.0
         self._counts: Counter[str] = Counter()
-        self._interruption: Exception | None = None
-        """What ended a transaction, and was about none of its results: the time limit of a task queue."""
+        self._let_interrupt: Callable[[], bool] = lambda: False
         self._kept = 0
         """Messages that were called for and are due again at once; they do not count as left."""
 
@@ -162,6 +162,12 @@ class Worker:
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
         """Send the messages that were claimed before, and then the others."""
+        if self._should_stop is not None:
+            return self._run(claimed)  # whoever passes it has handlers that raise nothing
+        with held_interruptions() as self._let_interrupt:
+            return self._run(claimed)
+
+    def _run(self, claimed: Sequence[OutboundViberMessage]) -> DeliverySummary:
         self._renewed_at = time.monotonic()
         self._claimed = {message.id: message for message in claimed}
         error: BaseException | None = None
@@ -173,8 +179,6 @@ class Worker:
                 self._gather()
         except BaseException as raised:
             error = raised
-            if not isinstance(raised, DatabaseTrouble):
-                close_interrupted(self._alias)
             raise
         finally:
             self._finish(error)
@@ -327,6 +331,7 @@ class Worker:
         return bool(self._sources) and self._remaining > 0 and time.monotonic() >= self._next_look
 
     def _stopped(self) -> bool:
+        self._let_interrupt()
         if self._should_stop is not None and self._should_stop():
             self._calls.stop()
         return self._calls.stopped
@@ -457,17 +462,9 @@ class Worker:
         self._count(called)
         self._count_done([attempt.message for attempt in attempts if attempt.result is None])
         self._count_done([attempt.message for attempt in begin if attempt.message.redacted_at is not None])
-        if self._interruption is not None:
-            error, self._interruption = self._interruption, None
-            raise error
 
-    def _store(
-        self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool, alone: bool = False
-    ) -> list[Recorded]:
-        """Store the results together or, where that fails, one by one, so that none costs another.
-
-        `alone`: it is one that was to be stored together with others before.
-        """
+    def _store(self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool) -> list[Recorded]:
+        """Store the results together or, where that fails, one by one, so that none costs another."""
         began = time.monotonic()
         # Another process may have found out something, which counts within a second.
         is_fresh = began - self._learned_at < breaker.ACCURACY.total_seconds()
@@ -497,10 +494,7 @@ class Worker:
             if isinstance(error, AWAY) and not is_reachable(self._alias) and attempts:
                 log_failure(error, "what came of %d calls is lost with the database; %s", len(attempts), _TAKEN_OVER)
                 raise
-            failure = error
-            if not isinstance(error, DatabaseTrouble):
-                close_interrupted(self._alias)
-            if alone or (len(attempts) + len(begin) == 1 and isinstance(error, DatabaseTrouble)):
+            if len(attempts) + len(begin) == 1:
                 pk = [*attempts, *begin][0].message.id
                 log_failure(error, "what came of message %s cannot be stored; %s", pk, _TAKEN_OVER)
                 return []
@@ -510,12 +504,9 @@ class Worker:
             if time.monotonic() > self._deadline:
                 logger.error("no time is left to store %d results; %s", len(attempts) - done, _TAKEN_OVER)
                 break
-            stored += self._store([attempt], (), keep=False, alone=True)
+            stored += self._store([attempt], (), keep=False)
         for attempt in begin:
-            stored += self._store([], [attempt], keep=False, alone=True)
-        if len(stored) == len(attempts) + len(begin) and not isinstance(failure, DatabaseTrouble):
-            # No result fails alone, so the failure was about none of them.
-            self._interruption = failure
+            stored += self._store([], [attempt], keep=False)
         return stored
 
     def _finish(self, error: BaseException | None) -> None:

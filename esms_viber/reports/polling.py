@@ -19,6 +19,7 @@ from ..codes import ACCOUNT_CODES
 from ..conf import get_settings
 from ..database import in_transaction, lock, refuse_open_transaction, update_each
 from ..delivery.calls import GATHERING, Calls, Query
+from ..delivery.interruptions import held_interruptions
 from ..delivery.outcomes import is_silent
 from ..delivery.results import in_log
 from ..formatting import put_together
@@ -87,17 +88,18 @@ def refresh_viber_messages(
     messages = [message for message in messages if can_ask(message)]
     calls = Calls(get_gateway(), get_settings())
     queries = [Query(message) for message in messages if message.sms_id]
-    _ask_all(queries, calls, user=user)
-    until = time.monotonic() + _SECONDS_TO_LOOK_UP
-    others = [message for message in messages if not message.sms_id]
-    looked_up = look_up(others, calls, user=user, should_stop=lambda: time.monotonic() > until)
+    with held_interruptions() as let_interrupt:
+        _ask_all(queries, calls, user=user, should_stop=let_interrupt)
+        until = time.monotonic() + _SECONDS_TO_LOOK_UP
+        others = [message for message in messages if not message.sms_id]
+        looked_up = look_up(others, calls, user=user, should_stop=lambda: let_interrupt() or time.monotonic() > until)
     return [*(query.message for query in queries if query.result is not None), *looked_up]
 
 
 def refresh_due_messages(
     limit: int | None = None,
     *,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> RefreshSummary:
     """Ask eSMS about messages that have been without a final report for a while, at most `limit` of them.
@@ -108,6 +110,15 @@ def refresh_due_messages(
     inside an open transaction.
     """
     refuse_open_transaction("Call it after the commit.", using=OutboundViberMessage.objects.write_alias())
+    if should_stop is not None:
+        return _refresh_due(limit, should_stop, on_progress)
+    with held_interruptions() as let_interrupt:
+        return _refresh_due(limit, let_interrupt, on_progress)
+
+
+def _refresh_due(
+    limit: int | None, should_stop: Callable[[], bool], on_progress: Callable[[int], object]
+) -> RefreshSummary:
     applied = apply_stored_reports(should_stop=should_stop)
     calls = Calls(get_gateway(), get_settings())
     statuses, without_sms_id = Counter[str](), list[OutboundViberMessage]()
@@ -177,9 +188,7 @@ def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> N
     rows.filter(status__in=[Status.SENT, Status.UNKNOWN]).update(next_query_at=when)
 
 
-def _ask_all(
-    queries: Iterable[Query], calls: Calls, *, user: Any = None, should_stop: Callable[[], bool] = lambda: False
-) -> None:
+def _ask_all(queries: Iterable[Query], calls: Calls, *, should_stop: Callable[[], bool], user: Any = None) -> None:
     """Call from many threads and record from this one; afterwards each query has its message as it is stored."""
     pending = {calls.start_query(query): query for query in queries}
     try:

@@ -1,0 +1,230 @@
+"""Signals whose handlers raise something in the middle of a run: the time limits of task queues, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from esms_viber.models import OutboundViberMessage
+from esms_viber.reports.polling import refresh_due_messages
+from esms_viber.services import deliver_due_messages, deliver_messages, refresh_viber_messages
+from esms_viber.signals import pre_send, status_changed
+from tests.factories import queue, states
+from tests.fake_gateway import Until, Wait, accepted, json_answer
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue_only")]
+
+
+class TimeLimit(Exception):
+    """As Celery's and RQ's."""
+
+
+@pytest.fixture
+def limit() -> Iterator[None]:
+    """Have SIGUSR1 raise `TimeLimit`."""
+
+    def end(number: int, frame: object) -> None:
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGUSR1, end)
+    yield
+    assert signal.getsignal(signal.SIGUSR1) is end, "the handler is there again"
+    signal.signal(signal.SIGUSR1, before)
+
+
+def strike() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def once(condition: Callable[[], bool], struck: threading.Event | None = None) -> Callable[[], None]:
+    """Strike the first time that this is called while the condition holds."""
+    done = struck or threading.Event()
+
+    def check() -> None:
+        if not done.is_set() and condition():
+            done.set()
+            strike()
+
+    return check
+
+
+def in_statement(verb: str) -> Callable[[Any, ExitStack, Callable[[], None]], None]:
+    def install(monkeypatch: Any, stack: ExitStack, check: Callable[[], None]) -> None:
+        def execute(execute, sql, params, many, context):
+            if sql.startswith(verb):
+                check()
+            return execute(sql, params, many, context)
+
+        stack.enter_context(connection.execute_wrapper(execute))
+
+    return install
+
+
+def in_commit(monkeypatch: Any, stack: ExitStack, check: Callable[[], None]) -> None:
+    commit = BaseDatabaseWrapper._commit
+
+    def commit_and_check(self):
+        commit(self)
+        check()
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "_commit", commit_and_check)
+
+
+def in_receiver(sent: Any) -> Callable[[Any, ExitStack, Callable[[], None]], None]:
+    def install(monkeypatch: Any, stack: ExitStack, check: Callable[[], None]) -> None:
+        def receive(**kwargs):
+            check()
+
+        sent.connect(receive)
+        stack.callback(sent.disconnect, receive)
+
+    return install
+
+
+MOMENTS = {
+    "select": in_statement("SELECT"),
+    "insert": in_statement("INSERT"),
+    "update": in_statement("UPDATE"),
+    "commit": in_commit,
+    "pre_send": in_receiver(pre_send),
+    "status_changed": in_receiver(status_changed),
+}
+
+
+def assert_nothing_is_lost(esms: Any, count: int) -> None:
+    """Each call's answer stands in its row, and the rest goes out afterwards, all of them once."""
+    called = len(esms.requests)
+    assert states() == Counter(sent=called, queued=count - called)
+    deliver_due_messages()
+    assert states() == {"sent": count}
+    assert len({request["RequestId"] for request in esms.requests}) == len(esms.requests) == count
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_time_limit_ends_the_run_and_loses_no_answer(esms, settings, monkeypatch, limit, moment, concurrency):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": concurrency}
+    esms.answer_all(accepted())
+    queue(60)
+    with ExitStack() as stack:
+        MOMENTS[moment](monkeypatch, stack, once(lambda: bool(esms.requests)))
+        with pytest.raises(TimeLimit):
+            deliver_due_messages()
+    assert 0 < len(esms.requests) < 60
+    assert not connection.in_atomic_block
+    assert_nothing_is_lost(esms, 60)
+
+
+def test_a_time_limit_while_answers_are_awaited_loses_none(esms, settings, limit):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    queue(40)
+    struck = threading.Event()
+
+    def answer(request):
+        if len(esms.requests) < 8:
+            return accepted()
+        if not struck.is_set():
+            struck.set()
+            strike()
+        return [Until(struck), *accepted()]
+
+    esms.answer_all(answer)
+    with pytest.raises(TimeLimit):
+        deliver_due_messages()
+    assert 8 <= len(esms.requests) < 40
+    esms.answer_all(accepted())
+    assert_nothing_is_lost(esms, 40)
+
+
+def test_a_time_limit_at_any_moment_loses_no_answer(esms, settings, limit):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
+    esms.answer_all(accepted())
+    for _round in range(10):
+        OutboundViberMessage.objects.all().delete()
+        esms.requests.clear()
+        queue(60)
+        timer = threading.Timer(random.uniform(0.001, 0.1), strike)
+        with suppress(TimeLimit):
+            timer.start()
+            try:
+                deliver_due_messages()
+            finally:
+                timer.join()
+        assert_nothing_is_lost(esms, 60)
+
+
+def test_a_handler_that_raises_nothing_ends_no_run(esms):
+    esms.answer_all(accepted())
+    queue(60)
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGUSR1, before)
+        in_receiver(status_changed)(None, stack, once(lambda: True))
+        assert deliver_due_messages().sent == 60
+    assert told == [signal.SIGUSR1]
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(esms, limit):
+    esms.answer_all(accepted())
+    (message,) = queue(1)
+    seen = []
+    handler = signal.getsignal(signal.SIGUSR1)
+
+    def receive(**kwargs):
+        seen.append(signal.getsignal(signal.SIGUSR1))
+
+    def run() -> None:
+        try:
+            deliver_messages([message.pk])
+        finally:
+            connection.close()
+
+    pre_send.connect(receive)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    pre_send.disconnect(receive)
+    assert seen == [handler]
+    assert states() == {"sent": 1}
+
+
+@pytest.mark.parametrize("moment", ["insert", "update", "commit"])
+@pytest.mark.parametrize(
+    "ask", [refresh_due_messages, lambda: refresh_viber_messages(OutboundViberMessage.objects.all())]
+)
+def test_a_time_limit_ends_the_asking_and_loses_no_answer(esms, clock, settings, monkeypatch, limit, moment, ask):
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
+    struck = threading.Event()
+    delivered = {"CodeResponse": "100", "SendStatus": 5, "SendSuccess": 1, "SendFailed": 0, "TotalPrice": 850.0}
+
+    def answer(request):
+        if request.path.endswith("GetSendStatus"):
+            # Some, then none until the limit, then few.
+            pause = [Until(struck), Wait(0.05)] if asked() > 5 else []
+            return [*pause, *json_answer({**delivered, "SMSID": request["RefId"]})]
+        return accepted(f"sms-{request['RequestId']}")
+
+    def asked() -> int:
+        return sum(request.path.endswith("GetSendStatus") for request in esms.requests)
+
+    esms.answer_all(answer)
+    queue(60)
+    deliver_due_messages()
+    clock.advance(minutes=6)
+    with ExitStack() as stack:
+        MOMENTS[moment](monkeypatch, stack, once(lambda: asked() > 5, struck))
+        with pytest.raises(TimeLimit):
+            ask()
+    assert not connection.in_atomic_block
+    assert 0 < states()["delivered"] <= asked() < 60
