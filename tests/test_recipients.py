@@ -238,7 +238,7 @@ def test_an_empty_list_is_refused(text: str) -> None:
 
 
 def test_more_than_can_be_sent_to_at_once_is_refused_with_both_numbers() -> None:
-    with pytest.raises(UnreadableList, match="10001 recipients; at most 10000"):
+    with pytest.raises(UnreadableList, match="10001 phones; at most 10000"):
         read_pasted("0901888484\n" * (MOST_RECIPIENTS + 1))
     assert len(read_pasted("0901 888 484\n" * MOST_RECIPIENTS).people) == MOST_RECIPIENTS
 
@@ -253,7 +253,7 @@ def test_far_too_many_phones_are_refused_before_any_is_read(separator: str, monk
 @pytest.mark.parametrize("separator", ["\n", ",", " ", " - "])
 def test_too_many_are_counted_no_further_than_need_be(separator: str) -> None:
     text = separator.join(["0901 888 484"] * (MOST_RECIPIENTS + 5))
-    with pytest.raises(UnreadableList, match=r"at least 1000[15] recipients"):
+    with pytest.raises(UnreadableList, match=r"at least 1000[15] phones"):
         read_pasted(text)
     assert len(read_pasted(separator.join(["0901 888 484"] * MOST_RECIPIENTS)).people) == MOST_RECIPIENTS
 
@@ -456,7 +456,7 @@ def test_a_file_of_many_short_lines_takes_no_memory_for_them() -> None:
     data = f"phone,{columns}\n".encode() + b"1\n" * 200_000
     tracemalloc.start()
     try:
-        with pytest.raises(UnreadableList, match="200000 recipients"):
+        with pytest.raises(UnreadableList, match="200000 phones"):
             read_csv(data)
         assert tracemalloc.get_traced_memory()[1] < 40 * len(data)
     finally:
@@ -482,7 +482,7 @@ def test_quotes_line_breaks_short_lines_and_empty_lines() -> None:
         ("phone,name\n0901888484,Lan,chị\n".encode(), "Line 2 has more columns than the first line"),
         (b"PK\x03\x04 a workbook", "This is a spreadsheet"),
         (b"\xd0\xcf\x11\xe0 an old workbook", "This is a spreadsheet"),
-        (b"phone\n" + b"0901888484\n" * (MOST_RECIPIENTS + 1), "10001 recipients"),
+        (b"phone\n" + b"0901888484\n" * (MOST_RECIPIENTS + 1), "10001 phones"),
         (b"x" * (MOST_BYTES + 1), "larger than 2 MB"),
         (b"phone\n\x00\x01", "letters of this file cannot be read"),
         ("phone,name\n0901888484,Lan\n".encode("utf-16-le"), "letters of this file cannot be read"),

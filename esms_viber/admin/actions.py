@@ -269,9 +269,12 @@ def refresh_selected(
     for message in messages:
         if not can_ask(message):
             not_asked[_why_not_asked(message)].append(message.id)
-    # Some may be left, because polling stops where eSMS refuses the account or does not answer.
+    # Some may be left, because polling stops where eSMS gives no answers, and after a while.
     unasked = {message.id for message in askable} - {message.id for message in answered}
-    sentence = _("eSMS was not asked about it, because it refuses the account or does not answer.")
+    sentence = _(
+        "eSMS was not asked about it, because it refuses the account, does not answer, or took too long. "
+        "Try again later."
+    )
     told += [*notices.left_out(not_asked), *notices.left_out({sentence: sorted(unasked)})]
     tell(model_admin, request, pks, told, since=mark.last_event)
     return back(model_admin, request, pks)

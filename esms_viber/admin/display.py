@@ -104,10 +104,19 @@ def hold_on(campaign: str, purpose: str, when: dt.datetime | None = None) -> Hol
     return _hold(ViberPause.objects.holds(), message, max(when or now, now))
 
 
-def waiting_badge(message: OutboundViberMessage) -> SafeString:
-    """The badge of the status and, below it, what holds the message."""
-    badge, hold = status_badge(message), hold_of(message)
-    return format_html('{}<br><span class="viber-remark">{}</span>', badge, hold.in_words()) if hold else badge
+def badge_with_reason(message: OutboundViberMessage) -> SafeString:
+    """The badge of the status and, below it, what holds the message, or that its phone has opted out."""
+    badge, remark = status_badge(message), ""
+    if hold := hold_of(message):
+        remark = hold.in_words()
+    elif is_opted_out(message):
+        remark = _("has opted out")
+    return format_html('{}<br><span class="viber-remark">{}</span>', badge, remark) if remark else badge
+
+
+def is_opted_out(message: OutboundViberMessage) -> bool:
+    """Was it cancelled, because its phone had opted out?"""
+    return message.status == Status.CANCELLED and message.error_message == OPTED_OUT
 
 
 def look(status: str) -> tuple[str, str]:
@@ -176,7 +185,7 @@ def explain(message: OutboundViberMessage) -> tuple[str, str]:
         else:
             remedy = _("Look on eSMS's portal before you send it again: it may have arrived.")
         return f"{doubt} {last_word(message)}".rstrip(), remedy
-    if message.status == Status.CANCELLED and message.error_message == OPTED_OUT:
+    if is_opted_out(message):
         return (
             stored(message.error_message),
             _("To send it after all, if this person wants that: delete the opt-out, then send this message again."),

@@ -99,7 +99,7 @@ class MessageColumns:
 
     @admin.display(description=_("status"))
     def status_column(self, message: OutboundViberMessage) -> SafeString:
-        return display.waiting_badge(message)
+        return display.badge_with_reason(message)
 
     @admin.display(description=_("text"))
     def text_column(self, message: OutboundViberMessage) -> str:

@@ -148,7 +148,7 @@ def _bounded(found: Recipients) -> Recipients:
 def _refuse_too_many(count: int) -> None:
     if count > MOST_RECIPIENTS:
         raise UnreadableList(
-            _("There are %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
+            _("There are %(count)d phones; at most %(most)d can be taken at once. Divide the list.")
             % {"count": count, "most": MOST_RECIPIENTS}
         )
 
@@ -277,7 +277,7 @@ def _refuse_too_long(is_too_long: bool) -> None:
 def _refuse_at_least(count: int) -> None:
     if count > MOST_RECIPIENTS:
         raise UnreadableList(
-            _("There are at least %(count)d recipients; at most %(most)d can be sent to at once. Divide the list.")
+            _("There are at least %(count)d phones; at most %(most)d can be taken at once. Divide the list.")
             % {"count": count, "most": MOST_RECIPIENTS}
         )
 

@@ -194,7 +194,7 @@ def test_a_file_of_one_column_with_phones_says_nothing_about_columns(root: Clien
 def test_far_too_many_pasted_phones_are_refused_and_kept(root: Client) -> None:
     text = "\n".join(f"0977{n:06d}" for n in range(45_000))
     refused = review(root, phones=text)
-    assert "at least 45000 recipients; at most 10000" in refused.content.decode()
+    assert "at least 45000 phones; at most 10000" in refused.content.decode()
     assert refused.context["form"]["phones"].value() == text
 
 

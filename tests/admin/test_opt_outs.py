@@ -27,6 +27,7 @@ from tests.admin.test_mailing import MANY, press, review
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+MESSAGES = "/admin/esms_viber/outboundvibermessage/"
 LIST = "/admin/esms_viber/viberoptout/"
 PASTE = f"{LIST}viber-paste/"
 PHONE, STORED = "0901 888 484", "+84901888484"
@@ -364,6 +365,14 @@ def test_who_may_not_look_at_opt_outs_is_told_who_can(staff: Any, make: Make) ->
     shown = text_of(staff("view_outboundvibermessage").get(page(make().pk)))
     assert "People who may change opt-outs can withdraw it." in shown
     assert LIST not in shown
+
+
+def test_the_list_tells_which_messages_were_cancelled_for_an_opt_out(root: Client, make: Make) -> None:
+    make("cancelled", error_message="The order was cancelled")
+    opt_out(PHONE, scope="everything")
+    assert "has opted out" not in text_of(root.get(MESSAGES))
+    services.queue_viber_message(PHONE, "Chào")
+    assert text_of(root.get(MESSAGES)).count("has opted out") == 1
 
 
 def test_sending_to_who_has_opted_out_says_why_it_was_not_sent_and_what_to_do(root: Client) -> None:
