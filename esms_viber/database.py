@@ -118,7 +118,7 @@ def is_reachable(using: str) -> bool:
     try:
         connection.close_if_unusable_or_obsolete()
         connection.ensure_connection()
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         return False
     return bool(connection.is_usable())
 

@@ -22,8 +22,8 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connection, connections
 
-from esms_viber.delivery import breaker, worker
-from esms_viber.delivery.worker import watch
+from esms_viber.delivery import breaker, watching, worker
+from esms_viber.delivery.watching import watch
 from esms_viber.gateways.base import CallOutcome, OutgoingMessage, SendResult
 from esms_viber.gateways.memory import MemoryGateway, outbox
 from esms_viber.lifecycle import Transition
@@ -366,8 +366,8 @@ class Watcher:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch) -> None:
     monkeypatch.setattr(worker, "LOOKING", 0.05)
-    monkeypatch.setattr(worker, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(worker, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(watching, "LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_saving_and_sending_what_failed_to_who_has_opted_out_sends_nothing(admin
     assert stored(message).status == Status.FAILED
 
 
-@pytest.mark.parametrize("asked", [0, 2])
+@pytest.mark.parametrize("asked", [0, 2, 3])
 @pytest.mark.parametrize("late", [1, 3])
 @pytest.mark.parametrize(
     ("change_mind", "becomes"),

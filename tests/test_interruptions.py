@@ -12,9 +12,11 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from esms_viber.delivery import results, worker
+from esms_viber.delivery.interruptions import held_interruptions
 from esms_viber.models import OutboundViberMessage
 from esms_viber.reports.polling import refresh_due_messages
 from esms_viber.services import deliver_due_messages, deliver_messages, refresh_viber_messages
@@ -228,3 +230,137 @@ def test_a_time_limit_ends_the_asking_and_loses_no_answer(esms, clock, settings,
             ask()
     assert not connection.in_atomic_block
     assert 0 < states()["delivered"] <= asked() < 60
+
+
+def test_an_interrupted_query_is_asked_again(esms, clock, settings, limit):
+    """Also where its last time had come: claiming it plans no other."""
+    settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 1}
+    asked: list[str] = []
+
+    def answer(request):
+        if not request.path.endswith("GetSendStatus"):
+            return accepted(f"sms-{request['RequestId']}")
+        asked.append(request["RefId"])
+        if len(asked) == 3:
+            strike()
+        return [Wait(0.02), *json_answer({"CodeResponse": "100", "SendStatus": 5, "SendSuccess": 1, "SendFailed": 0})]
+
+    esms.answer_all(answer)
+    queue(60)
+    deliver_due_messages()
+    clock.advance(days=6, hours=19)
+    OutboundViberMessage.objects.update(next_query_at=clock.now())
+    with pytest.raises(TimeLimit):
+        refresh_due_messages()
+    assert states() == Counter(delivered=len(asked), sent=60 - len(asked))
+    refresh_due_messages()
+    assert states() == {"delivered": 60}
+
+
+def test_results_that_a_database_does_not_take_are_given_up_for_a_time_limit(esms, monkeypatch, limit):
+    """As they are when a command is told to stop."""
+    queue(1)
+    esms.answer_all(accepted())
+    record, is_away = results._record, threading.Event()
+
+    def fail(attempts, *args, **kwargs):
+        if attempts:
+            is_away.set()
+            raise OperationalError("away")
+        return record(attempts, *args, **kwargs)
+
+    monkeypatch.setattr(results, "_record", fail)
+    monkeypatch.setattr(worker, "is_reachable", lambda alias: not is_away.is_set())
+    timer = threading.Thread(target=lambda: is_away.wait() and strike())
+    timer.start()
+    with pytest.raises(TimeLimit):
+        deliver_due_messages()
+    timer.join()
+
+
+def test_an_error_that_is_none_of_the_database_costs_no_answer(esms):
+    """As the time limit that RQ raises from a thread where there are no signals."""
+    esms.answer_all(accepted())
+    queue(1)
+    errors = [TimeLimit]
+
+    def fail(execute, sql, params, many, context):
+        if sql.startswith("INSERT") and esms.requests and errors:
+            raise errors.pop()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(fail):
+        deliver_due_messages()
+    assert states() == {"sent": 1}
+
+
+# -- how they are held -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told() -> Iterator[list[int]]:
+    """The signals whose handlers were called: that of SIGALRM raises something, that of SIGUSR1 does not."""
+    told: list[int] = []
+
+    def tell(number: int, frame: object) -> None:
+        told.append(number)
+        if number == signal.SIGALRM:
+            raise TimeLimit
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGALRM, signal.SIGUSR1)}
+    yield told
+    assert {signal.getsignal(number) for number in before} == {tell}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_all_that_came_are_called_though_the_first_raises(told):
+    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012
+        kill(signal.SIGALRM)
+        kill(signal.SIGUSR1)
+        assert told == []
+    assert told == [signal.SIGALRM, signal.SIGUSR1]
+
+
+def test_one_that_comes_twice_does_not_wait(told):
+    with pytest.raises(TimeLimit), held_interruptions() as held:  # noqa: PT012
+        kill(signal.SIGUSR1)
+        kill(signal.SIGUSR1)
+        assert told == [signal.SIGUSR1]
+        held.let_through()
+        assert told == [signal.SIGUSR1] * 2
+        kill(signal.SIGALRM)
+        kill(signal.SIGALRM)
+        pytest.fail("not reached")
+
+
+def test_the_inner_of_two_blocks_leaves_it_to_the_outer(told):
+    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012
+        with held_interruptions() as inner:
+            kill(signal.SIGALRM)
+            inner.let_through()
+        assert told == []
+    assert told == [signal.SIGALRM]
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_one_that_comes_while_handlers_change_places_leaves_all_in_theirs(told, monkeypatch, is_leaving):
+    set_handler, armed = signal.signal, not is_leaving
+
+    def set_later(number, handler):
+        nonlocal armed
+        if number == signal.SIGINT and armed:
+            armed = False
+            kill(signal.SIGALRM)
+        return set_handler(number, handler)
+
+    interrupt = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(signal, "signal", set_later)
+    with pytest.raises(TimeLimit), held_interruptions():
+        armed = True
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) == interrupt

@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 import esms_viber
-from esms_viber.delivery import worker
+from esms_viber.delivery import watching, worker
 from esms_viber.gateways.base import CallOutcome, SendResult
 from esms_viber.gateways.memory import MemoryGateway
 from esms_viber.mailing.mailing import Mailing, review, store
@@ -399,7 +399,7 @@ def test_a_database_that_fails_while_watching(log: Log, monkeypatch: pytest.Monk
 
     stopped: list[bool] = []
     monkeypatch.setattr(worker.Worker, "run", fail_once)
-    worker.watch(should_stop=lambda: bool(stopped), on_progress=lambda count: None)
+    watching.watch(should_stop=lambda: bool(stopped), on_progress=lambda count: None)
     assert "the database failed; what was on its way is taken over in two minutes: django.db.utils.Oper" in log.text
 
 

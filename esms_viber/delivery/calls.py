@@ -9,9 +9,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -57,19 +57,23 @@ class _Process:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         self._limit = 0
         self._next_turn = 0.0
 
-    def submit(self, limit: int, work: Callable[[Subject], None], subject: Subject) -> Future[None]:
-        """Have one of `CONCURRENCY` threads do the work; they are others where the setting has changed."""
+    def submit(self, limit: int, depth: int, work: Callable[[Subject], None], subject: Subject) -> Future[None]:
+        """Have one of `CONCURRENCY` threads do the work; they are others where the setting has changed.
+
+        A run within a run has threads of its own, because those of the outer one may wait for what this one holds up.
+        """
         with self._lock:
-            if self._threads is None or limit != self._limit:
-                if self._threads is not None:
-                    self._threads.shutdown(wait=False)
-                self._threads = ThreadPoolExecutor(limit, thread_name_prefix="esms_viber")
-                self._limit = limit
-            return self._threads.submit(work, subject)
+            if limit != self._limit:
+                for pool in self._pools.values():
+                    pool.shutdown(wait=False)
+                self._pools, self._limit = {}, limit
+            if depth not in self._pools:
+                self._pools[depth] = ThreadPoolExecutor(limit, thread_name_prefix="esms_viber")
+            return self._pools[depth].submit(work, subject)
 
     def reserve_turn(self, per_second: float, before: float) -> float | None:
         """Seconds to wait for the turn that this reserves; None where none is left before then."""
@@ -83,6 +87,23 @@ class _Process:
 
 
 _process = _Process()
+
+
+_runs = threading.local()
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Note that a run goes on in this thread: what a receiver of the site's begins meanwhile is a run within it."""
+    _runs.depth = _depth() + 1
+    try:
+        yield
+    finally:
+        _runs.depth -= 1
+
+
+def _depth() -> int:
+    return getattr(_runs, "depth", 0)
 
 
 def _start_anew() -> None:
@@ -114,7 +135,7 @@ class Calls:
         self.account_code = ""
         self.outage = False
         """Did so many status queries in a row have no answer that no more were made?"""
-        self._gateway = gateway
+        self._gateway, self._depth = gateway, _depth()
         self._concurrency = conf.CONCURRENCY
         self._per_second = conf.MAX_PER_SECOND
         self._start_before = float("inf") if start_before is None else start_before
@@ -145,7 +166,7 @@ class Calls:
 
     def start(self, attempt: Attempt) -> Future[None]:
         """Have a thread call the gateway once, if the attempt may still start then."""
-        return _process.submit(self._concurrency, self._make, attempt)
+        return _process.submit(self._concurrency, self._depth, self._make, attempt)
 
     def _make(self, attempt: Attempt) -> None:
         try:
@@ -225,7 +246,7 @@ class Calls:
 
     def start_query(self, query: Query) -> Future[None]:
         """Have a thread ask the gateway once what became of a message."""
-        return _process.submit(self._concurrency, self._ask, query)
+        return _process.submit(self._concurrency, self._depth, self._ask, query)
 
     def _ask(self, query: Query) -> None:
         if not self._wait_for_turn():

@@ -12,12 +12,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import Error as DatabaseTrouble
-from django.db import close_old_connections
 from django.utils import timezone
 
 from .. import lifecycle
@@ -32,8 +31,8 @@ from ..lifecycle import Transition
 from ..models import OutboundViberMessage, Purpose, Status, ViberGatewayState, ViberPause
 from ..models.pause import MOST_LANES, Holds, due_lanes
 from . import breaker, claims
-from .calls import GATHERING, Calls, is_doubtful
-from .interruptions import held_interruptions
+from .calls import GATHERING, Calls, is_doubtful, nested
+from .interruptions import Interruptions, held_interruptions
 from .payload import Attempt, Probe
 from .results import Recorded, record_attempts, take_back_counts
 
@@ -41,9 +40,6 @@ logger = logging.getLogger("esms_viber")
 
 LOOKING = 1.0
 """Seconds between two looks for work where nothing is due, and calls are still on the wire."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until a database that is away is tried again."""
 
 IN_REQUEST = 10.0
 """Seconds in all for whoever waits in a web request, whose server may kill it after 30."""
@@ -152,7 +148,7 @@ class Worker:
         self._repeats_first = True
         self._renewed_at = self._next_look = 0.0
         self._counts: Counter[str] = Counter()
-        self._let_interrupt: Callable[[], bool] = lambda: False
+        self._interruptions = Interruptions()
         self._kept = 0
         """Messages that were called for and are due again at once; they do not count as left."""
 
@@ -162,9 +158,10 @@ class Worker:
 
     def run(self, claimed: Sequence[OutboundViberMessage] = ()) -> DeliverySummary:
         """Send the messages that were claimed before, and then the others."""
-        if self._should_stop is not None:
-            return self._run(claimed)  # whoever passes it has handlers that raise nothing
-        with held_interruptions() as self._let_interrupt:
+        with ExitStack() as stack:
+            stack.enter_context(nested())
+            if self._should_stop is None:  # else whoever passes it has handlers that raise nothing
+                self._interruptions = stack.enter_context(held_interruptions())
             return self._run(claimed)
 
     def _run(self, claimed: Sequence[OutboundViberMessage]) -> DeliverySummary:
@@ -202,8 +199,10 @@ class Worker:
             self._release()
             return False
         for brandname in self._calls.held:
-            if len(self._on_the_wire) < 2 * self._together:
-                self._probe(self._states[brandname])
+            # What was held a moment ago may have been found to be over meanwhile.
+            state = self._holding(brandname)
+            if state is not None and len(self._on_the_wire) < 2 * self._together:
+                self._probe(state)
         self._claim()
         if not self._on_the_wire:
             self._start(self._ask())
@@ -231,8 +230,8 @@ class Worker:
 
     def _drop(self, messages: Sequence[OutboundViberMessage]) -> None:
         """Forget claimed messages that are not called for after all."""
-        for message in messages:
-            self._claimed.pop(message.id, None)
+        dropped = set(map(id, messages))  # because one that a receiver has deleted has no key any more
+        self._claimed = {pk: message for pk, message in self._claimed.items() if id(message) not in dropped}
         self._count_done(messages)
 
     def _hold_brands(self) -> None:
@@ -289,7 +288,11 @@ class Worker:
 
     def _claim(self) -> None:
         # Wait until half of the room is free, because a claim of many costs no more than a claim of one.
-        while self._has_more() and (room := self._room - len(self._claimed) - len(self._on_the_wire)) * 2 > self._room:
+        while (
+            not self._stopped()
+            and self._has_more()
+            and (room := self._room - len(self._claimed) - len(self._on_the_wire)) * 2 > self._room
+        ):
             source = self._sources[0]
             if source is not None and self._has_promotional(source):
                 # An OTP's own task may stand behind hundreds of others like this one.
@@ -331,7 +334,7 @@ class Worker:
         return bool(self._sources) and self._remaining > 0 and time.monotonic() >= self._next_look
 
     def _stopped(self) -> bool:
-        self._let_interrupt()
+        self._interruptions.let_through()
         if self._should_stop is not None and self._should_stop():
             self._calls.stop()
         return self._calls.stopped
@@ -360,12 +363,16 @@ class Worker:
             room = 2 * self._together - sum(not future.done() for future in self._on_the_wire)
             messages = list(itertools.islice(self._claimed.values(), room if room >= self._together else 0))
         passed = []
+        # Its last call is not recorded yet, because this worker was so slow that another one has taken it over.
+        recorded_first = {attempt.message.id for attempt in self._on_the_wire.values()}
         for message in messages:
             # A receiver of the site's may take its time, and somebody opts out or pauses meanwhile.
             self._look()
             if self._stopped():
                 return []
-            if message.id not in self._claimed:
+            if message.id is None:
+                self._drop([message])  # A receiver has deleted it.
+            if message.id not in self._claimed or message.id in recorded_first:
                 continue
             attempt = claims.prepare(message, probe)
             if probe is None and (reason := self._reason(attempt.outgoing.brandname)):
@@ -378,8 +385,14 @@ class Worker:
             else:
                 passed.append(attempt)
             self._hold()
-        # A later look may have given back one that had passed.
-        return [attempt for attempt in passed if attempt.message.id in self._claimed]
+        if passed:
+            self._look()
+        # What had passed may have been given back since, and a circuit breaker may be open.
+        passed = [attempt for attempt in passed if attempt.message.id in self._claimed]
+        if probe is not None:
+            return passed
+        is_open = self._holding(breaker.ACCOUNT) is not None
+        return [each for each in passed if not is_open and self._holding(each.outgoing.brandname) is None]
 
     def _start(self, passed: Sequence[Attempt]) -> bool:
         """Begin calls while there are no results to be recorded. Does any of them start?"""
@@ -414,7 +427,7 @@ class Worker:
         """Take calls that have passed the deadline for unanswered, whatever the gateway makes of it."""
         wait(pending, timeout=0.5)  # a gateway that knows of the deadline ends them by itself
         for future in pending:
-            if not future.done() and not future.cancel():
+            if not future.cancel() and not future.done():
                 # On a copy, because the thread may still write its result.
                 late = SendResult(outcome=CallOutcome.NO_ANSWER, text=put_together(LATE, f"{IN_REQUEST:g} s"))
                 self._on_the_wire[future] = replace(self._on_the_wire[future], result=late, ended=timezone.now())
@@ -463,8 +476,13 @@ class Worker:
         self._count_done([attempt.message for attempt in attempts if attempt.result is None])
         self._count_done([attempt.message for attempt in begin if attempt.message.redacted_at is not None])
 
-    def _store(self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool) -> list[Recorded]:
-        """Store the results together or, where that fails, one by one, so that none costs another."""
+    def _store(
+        self, attempts: Sequence[Attempt], begin: Sequence[Attempt], *, keep: bool, alone: bool = False
+    ) -> list[Recorded]:
+        """Store the results together or, where that fails, one by one, so that none costs another.
+
+        `alone`: this one has failed before, together with others or by something that was no error of the database.
+        """
         began = time.monotonic()
         # Another process may have found out something, which counts within a second.
         is_fresh = began - self._learned_at < breaker.ACCURACY.total_seconds()
@@ -473,7 +491,7 @@ class Worker:
 
         def keep_trying() -> bool:
             # The database is away, and the answers are known to this process alone.
-            told_to_end = self._should_stop is not None and self._should_stop()
+            told_to_end = self._interruptions.wait or (self._should_stop is not None and self._should_stop())
             if not (keep and attempts) or told_to_end or time.monotonic() > self._deadline:
                 return False
             time.sleep(LOOKING)
@@ -494,7 +512,7 @@ class Worker:
             if isinstance(error, AWAY) and not is_reachable(self._alias) and attempts:
                 log_failure(error, "what came of %d calls is lost with the database; %s", len(attempts), _TAKEN_OVER)
                 raise
-            if len(attempts) + len(begin) == 1:
+            if alone or (len(attempts) + len(begin) == 1 and isinstance(error, DatabaseTrouble)):
                 pk = [*attempts, *begin][0].message.id
                 log_failure(error, "what came of message %s cannot be stored; %s", pk, _TAKEN_OVER)
                 return []
@@ -504,9 +522,9 @@ class Worker:
             if time.monotonic() > self._deadline:
                 logger.error("no time is left to store %d results; %s", len(attempts) - done, _TAKEN_OVER)
                 break
-            stored += self._store([attempt], (), keep=False)
+            stored += self._store([attempt], (), keep=False, alone=True)
         for attempt in begin:
-            stored += self._store([], [attempt], keep=False)
+            stored += self._store([], [attempt], keep=False, alone=True)
         return stored
 
     def _finish(self, error: BaseException | None) -> None:
@@ -571,41 +589,3 @@ class Worker:
 
 def _urgency(message: OutboundViberMessage) -> bool:
     return message.purpose == Purpose.PROMOTIONAL
-
-
-# -- without end -------------------------------------------------------------------------------------------------------
-
-
-def watch(*, should_stop: Callable[[], bool], on_progress: Callable[[int], object]) -> DeliverySummary:
-    """Send what becomes due until told to stop; returns the sum of all runs.
-
-    Trouble with eSMS or with the database does not end it. A circuit breaker says when eSMS is called again; the
-    database is tried again after a pause.
-    """
-    total, pause = DeliverySummary(), FIRST_PAUSE
-    while not should_stop():
-        close_old_connections()
-        run = DeliverySummary()
-        try:
-            run = Worker(should_stop=should_stop, on_progress=on_progress).run()
-            pause = FIRST_PAUSE
-        except DatabaseTrouble as error:
-            log_failure(error, "the database failed; what was on its way is taken over in two minutes")
-            _rest(pause, should_stop)
-            pause = min(pause * 2, LONGEST_PAUSE)
-        # Messages are added up; what is left, and whether there is trouble, is as the last run says.
-        total = replace(
-            run,
-            sent=total.sent + run.sent,
-            failed=total.failed + run.failed,
-            unknown=total.unknown + run.unknown,
-            requeued=total.requeued + run.requeued,
-        )
-        _rest(LOOKING, should_stop)
-    return total
-
-
-def _rest(seconds: float, should_stop: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and not should_stop():
-        time.sleep(0.2)

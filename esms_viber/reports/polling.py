@@ -7,11 +7,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.db import Error as DatabaseTrouble
 from django.utils import timezone
 
 from .. import lifecycle
@@ -88,11 +89,13 @@ def refresh_viber_messages(
     messages = [message for message in messages if can_ask(message)]
     calls = Calls(get_gateway(), get_settings())
     queries = [Query(message) for message in messages if message.sms_id]
-    with held_interruptions() as let_interrupt:
-        _ask_all(queries, calls, user=user, should_stop=let_interrupt)
+    with held_interruptions() as interruptions:
+        _ask_all(queries, calls, user=user, should_stop=interruptions.let_through)
         until = time.monotonic() + _SECONDS_TO_LOOK_UP
         others = [message for message in messages if not message.sms_id]
-        looked_up = look_up(others, calls, user=user, should_stop=lambda: let_interrupt() or time.monotonic() > until)
+        looked_up = look_up(
+            others, calls, user=user, should_stop=lambda: interruptions.let_through() or time.monotonic() > until
+        )
     return [*(query.message for query in queries if query.result is not None), *looked_up]
 
 
@@ -112,8 +115,8 @@ def refresh_due_messages(
     refuse_open_transaction("Call it after the commit.", using=OutboundViberMessage.objects.write_alias())
     if should_stop is not None:
         return _refresh_due(limit, should_stop, on_progress)
-    with held_interruptions() as let_interrupt:
-        return _refresh_due(limit, let_interrupt, on_progress)
+    with held_interruptions() as interruptions:
+        return _refresh_due(limit, interruptions.let_through, on_progress)
 
 
 def _refresh_due(
@@ -138,12 +141,14 @@ def _refresh_due(
         if len(without_sms_id) >= _LOOKED_UP_AT_ONCE:
             look_up_claimed()
         queries = [Query(message) for message in messages if message.sms_id]
-        _ask_all(queries, calls, should_stop=should_stop)
-        # Claiming put off the next query of each message, which is too late for those without an answer.
-        asked = [(query.message, query.result) for query in queries if query.result is not None]
-        in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
-        _ask_again([query.message for query in queries if query.result is None], timezone.now())
-        _ask_again(in_vain, timezone.now() + FIRST_QUERY)
+        try:
+            _ask_all(queries, calls, should_stop=should_stop)
+        finally:
+            # Claiming put off the next query of each message, which is too late for those without an answer.
+            asked = [(query.message, query.result) for query in queries if query.result is not None]
+            in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
+            _ask_again([query.message for query in queries if query.result is None], timezone.now())
+            _ask_again(in_vain, timezone.now() + FIRST_QUERY)
         statuses.update(message.status for message, _result in asked)
         on_progress(len(asked))
     if without_sms_id and not calls.stopped:
@@ -191,24 +196,31 @@ def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> N
 def _ask_all(queries: Iterable[Query], calls: Calls, *, should_stop: Callable[[], bool], user: Any = None) -> None:
     """Call from many threads and record from this one; afterwards each query has its message as it is stored."""
     pending = {calls.start_query(query): query for query in queries}
+
+    def record(done: Iterable[Future[None]]) -> None:
+        asked = [query for future in done if (query := pending.pop(future)).result is not None]
+        rows = _record(asked, user) if asked else {}
+        for query in asked:
+            if query.result is not None and (row := rows.get(query.message.id)):
+                query.message = row
+                phone, told = mask_phone(row.phone), in_log(query.result)
+                logger.info("asked about message %s to %s: %s (%s)", row.id, phone, row.status, told)
+            else:
+                logger.warning("message %s was deleted while eSMS was asked about it", query.message.id)
+                query.result = None
+
     try:
         while pending:
             if should_stop():
                 calls.stop()
             done, _pending = wait(pending, timeout=GATHERING)
-            asked = [query for future in done if (query := pending.pop(future)).result is not None]
-            rows = _record(asked, user) if asked else {}
-            for query in asked:
-                if query.result is not None and (row := rows.get(query.message.id)):
-                    query.message = row
-                    phone, told = mask_phone(row.phone), in_log(query.result)
-                    logger.info("asked about message %s to %s: %s (%s)", row.id, phone, row.status, told)
-                else:
-                    logger.warning("message %s was deleted while eSMS was asked about it", query.message.id)
-                    query.result = None
-    except BaseException:
+            record(done)
+    except BaseException as error:
         calls.stop()
-        wait([future for future in pending if not future.cancel()])
+        ended = [future for future in pending if not future.cancel()]
+        wait(ended)
+        if not isinstance(error, DatabaseTrouble):
+            record(ended)
         raise
 
 

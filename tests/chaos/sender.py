@@ -38,11 +38,11 @@ def main(base_url: str, callback_origin: str, read_seconds: str) -> None:
     from django.core.management import call_command
     from django.db import connection
 
-    from esms_viber.delivery import breaker, claims, outcomes, worker
+    from esms_viber.delivery import breaker, claims, outcomes, watching, worker
 
     claims.LEASE = dt.timedelta(seconds=LEASE)
     outcomes.random = SimpleNamespace(uniform=lambda low, high: high / 100)
-    worker.FIRST_PAUSE = worker.LONGEST_PAUSE = 0.3
+    watching.FIRST_PAUSE = watching.LONGEST_PAUSE = 0.3
     worker._MARGIN = 1.0
     breaker.FIRST_WAIT, breaker.LONGEST_WAIT = dt.timedelta(seconds=0.3), dt.timedelta(seconds=2)
     worker.LOOKING = 0.1

@@ -11,7 +11,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ...delivery import worker
+from ...delivery import watching, worker
 from ...formatting import dong, grouped, moment, tell_count
 from ...models import OutboundViberMessage
 from ...monitoring import QueueStatus, get_queue_status, require_setup
@@ -61,7 +61,7 @@ class Command(BaseCommand):
                 self._say(_("Sending what becomes due; Ctrl-C ends it."))
             with running(self._say, total, verbosity) as (should_stop, progress):
                 if watch:
-                    summary = worker.watch(should_stop=should_stop, on_progress=progress)
+                    summary = watching.watch(should_stop=should_stop, on_progress=progress)
                 else:
                     summary = worker.Worker(limit=limit, should_stop=should_stop, on_progress=progress).run()
             if verbosity:
