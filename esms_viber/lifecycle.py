@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esms_viber")
 
 EXPIRED = gettext_noop("It expired before it could be sent.")
+EDITED = gettext_noop("Changed in the admin.")
 OPTED_OUT = gettext_noop("Not sent: this phone has opted out.")
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
@@ -200,7 +202,8 @@ def _queued(
     when = max(now, message.send_at) if message.send_at and not again else now
     expires_at = None if again else message.expires_at
     if expires_at is None and conf.EXPIRES_AFTER is not None:
-        expires_at = when + conf.EXPIRES_AFTER
+        with suppress(OverflowError):  # after the last moment that Python knows, it never expires
+            expires_at = when + conf.EXPIRES_AFTER
     return {
         "request_id": new_request_id(),
         "brandname": message.brandname or conf.BRANDNAME,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import Case, F, ProtectedError, Q, RestrictedError, Value, When
+from django.db.models import Case, Exists, F, OuterRef, ProtectedError, Q, RestrictedError, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
@@ -189,9 +189,10 @@ def prune(
 ) -> Pruned:
     """Redact or delete what is at rest and older than that, of one campaign or of all; each slice is committed.
 
-    At rest is what has its result, what eSMS tells nothing of any more, and a draft. Its age is that of the last thing
-    that happened to it. `dry_run`: only count. Deleting also deletes what the site's own models keep with a message, by
-    their `on_delete`.
+    At rest is what has its result, what eSMS tells nothing of any more, and a draft that is as old as that. The age is
+    that of the last thing that happened to a message, a change in the admin included. What was sent again for one of
+    which nobody knows whether it arrived is not deleted before that one. `dry_run`: only count. Deleting also deletes
+    what the site's own models keep with a message, by their `on_delete`.
     """
     now, done = timezone.now(), Pruned()
     for pks in _slices(campaign):
@@ -199,9 +200,10 @@ def prune(
             break
         deleted: list[int] = []
         if delete_after is not None:
-            deleted = _at_rest_among(pks, _at_rest(now, delete_after))
+            old = _at_rest(now, delete_after) & ~_answers_doubt()
+            deleted = _at_rest_among(pks, old)
             if deleted and not dry_run:
-                deleted = _delete(deleted, _at_rest(now, delete_after))
+                deleted = _delete(deleted, old)
         redacted: list[int] = []
         if redact_after is not None:
             old = _at_rest(now, redact_after) & Q(redacted_at=None)
@@ -248,10 +250,23 @@ def _at_rest(now: dt.datetime, age: dt.timedelta) -> Q:
             condition &= Q(**{column: None}) | Q(**{f"{column}__lte": moment})
         return condition
 
-    settled = Q(status__in=[*FINAL, Status.DRAFT]) & untouched_since(now - age)
+    def unedited_since(moment: dt.datetime) -> Q:
+        events = ViberMessageEvent.objects.for_writing().filter(message=OuterRef("pk"), created_at__gt=moment)
+        return untouched_since(moment) & ~Q(Exists(events.filter(text=lifecycle.EDITED)))
+
+    settled = Q(status__in=[Status.DELIVERED, Status.UNDELIVERED]) & untouched_since(now - age)
+    editable = Q(status__in=[Status.FAILED, Status.CANCELLED]) & unedited_since(now - age)
+    # A draft waits for a person, who may be away for a while.
+    draft = Q(status=Status.DRAFT) & unedited_since(now - max(age, TELLS_FOR))
     # No repeat is made on another day, and after seven nobody tells what became of it.
     given_up = Q(status__in=[Status.SENT, Status.UNKNOWN]) & untouched_since(now - max(age, TELLS_FOR))
-    return settled | given_up
+    return settled | editable | draft | given_up
+
+
+def _answers_doubt() -> Q:
+    """Was it sent again for one of which nobody knows whether it arrived? Without it, that one would be sent again."""
+    doubted = OutboundViberMessage.objects.for_writing().unknown().filter(pk=OuterRef("resend_of"))
+    return Q(Exists(doubted))
 
 
 def _at_rest_among(pks: Sequence[int], condition: Q) -> list[int]:

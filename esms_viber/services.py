@@ -32,8 +32,7 @@ from .models import (
     ViberTemplate,
 )
 from .models.opt_out import Scope, forbids
-from .models.pause import Holds
-from .models.validators import normalize_text
+from .models.pause import Holds, campaign_named
 from .phones import InvalidPhone, mask_phone, normalize_phone
 from .reports.polling import refresh_viber_messages
 from .resend import needing_decision, resend
@@ -379,8 +378,9 @@ def pause_sending(campaign: str = "", *, note: str = "", user: AbstractBaseUser 
     """Start no call for messages of this campaign, or for any, until `resume_sending()`.
 
     They keep their place and their times; what is on the wire is finished. One row, however many messages wait.
+    Raises `ValidationError` for a name that no campaign can have, and for a note that is too long.
     """
-    given = ViberPause(campaign=normalize_text(campaign).strip(), note=note)
+    given = ViberPause(campaign=campaign_named(campaign), note=note)
     given.full_clean(exclude={"user"}, validate_unique=False, validate_constraints=False)
     rows = ViberPause.objects.for_writing()
     defaults = {"note": given.note, "user": user}
@@ -396,9 +396,10 @@ def pause_sending(campaign: str = "", *, note: str = "", user: AbstractBaseUser 
 def resume_sending(campaign: str = "", *, user: AbstractBaseUser | None = None) -> bool:
     """End a pause, and have what is due by now sent after the commit; False where there was none.
 
-    The dispatcher is given 50,000 messages at most; `manage.py send_viber_messages` sends all.
+    The dispatcher is given 50,000 messages at most; `manage.py send_viber_messages` sends all. Raises
+    `ValidationError` for a name that no campaign can have.
     """
-    campaign = normalize_text(campaign).strip()
+    campaign = campaign_named(campaign)
     rows = ViberPause.objects.for_writing()
 
     def write() -> bool:

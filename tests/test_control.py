@@ -277,6 +277,27 @@ def test_pausing_is_one_row_and_keeps_times_and_deadlines(clock: Clock) -> None:
     assert deliver_due_messages().sent == len(messages) == len(outbox)
 
 
+@pytest.mark.parametrize("name", ["  ", "\n", "a\0", "a\ud800", "x" * 101])
+def test_a_name_that_no_campaign_can_have_is_refused(name: str) -> None:
+    """White space from a variable that was meant to name one pauses and resumes no others."""
+    pause_sending()
+    for verb in (pause_sending, resume_sending):
+        with pytest.raises(ValidationError) as refused:
+            verb(name)
+        assert list(refused.value.message_dict) == ["campaign"]
+    assert ViberPause.objects.get().campaign == ""
+
+
+@pytest.mark.parametrize("note", ["a\0", "a\ud800", "x" * 201])
+def test_a_note_that_cannot_be_stored_is_refused(note: str) -> None:
+    for verb in (lambda: pause_sending(note=note), lambda: opt_out(PHONE, scope="everything", note=note)):
+        with pytest.raises(ValidationError) as refused:
+            verb()
+        assert list(refused.value.message_dict) == ["note"]
+    assert not ViberPause.objects.exists()
+    assert not ViberOptOut.objects.exists()
+
+
 def test_a_paused_campaign_waits_and_the_others_go_out() -> None:
     paused = queue_viber_message(PHONE, TEXT, campaign="tet-2027")
     other = queue_viber_message(PHONE, TEXT, campaign="orders")
@@ -527,6 +548,12 @@ def test_a_repeat_of_a_promotional_message_waits_for_the_hours_and_then_for_a_pe
 
 
 # -- expiry ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_at_the_end_of_time_never_expires(settings) -> None:
+    change(settings, EXPIRES_AFTER=dt.timedelta(days=400))
+    message = queue_viber_message(PHONE, TEXT, send_at=dt.datetime(9999, 12, 1, tzinfo=dt.UTC))
+    assert stored(message).expires_at is None
 
 
 def test_messages_expire_after_the_time_of_the_setting(settings, clock: Clock) -> None:

@@ -454,6 +454,13 @@ def test_report_about_somebody_else_names_no_phone():
     assert traces() == []
 
 
+def test_report_that_makes_no_sense_names_nobody_else_either():
+    message = row("sent", phone="+84912345678", content="Hello", request_id="r")
+    assert report(message, SendStatus="abc", phonenumber=PHONE) == 400
+    assert message.events.get().data == {"phonenumber": "+8490***484"}
+    assert traces() == []
+
+
 # -- one person --------------------------------------------------------------------------------------------------------
 
 

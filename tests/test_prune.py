@@ -12,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -24,6 +25,12 @@ from tests.clock import Clock
 from tests.factories import queue, row, stored
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queue_only")]
+
+
+@pytest.fixture
+def root(admin_client: Client) -> Client:
+    return admin_client
+
 
 STATUSES = ("draft", "queued", "sending", "unknown", "sent", "delivered", "undelivered", "failed", "cancelled")
 
@@ -106,6 +113,41 @@ def test_deleted_and_redacted_in_one_run():
     assert not ViberMessageEvent.objects.filter(message_id=gone.pk).exists()
 
 
+@pytest.mark.parametrize("options", [{"redact_after": 30}, {"delete_after": 30}])
+@pytest.mark.parametrize("status", ["draft", "failed", "cancelled"])
+def test_what_a_person_has_changed_since_is_left(root: Client, status, options):
+    """However long ago it was written: somebody means to send it."""
+    changed, other = old(status, days=40), old(status, days=40)
+    address = f"/admin/esms_viber/outboundvibermessage/{changed.pk}/change/"
+    form = {"kind": "text", "phone": changed.phone, "content": "Chào", "purpose": "transactional"}
+    assert root.post(address, form).status_code == 302
+    before = stored(changed)
+    assert before.content == "Chào"
+    prune(**options)
+    after = stored(changed)
+    assert (after.content, after.status, after.redacted_at) == ("Chào", before.status, None)
+    assert not OutboundViberMessage.objects.filter(pk=other.pk, redacted_at=None).exists()
+
+
+def test_draft_is_left_for_seven_days():
+    young, aged = old("draft", days=6.5), old("draft", days=7.5)
+    assert "1 redacted, 0 deleted" in prune(redact_after=0)
+    assert redacted() == {aged.pk}
+    assert "0 redacted, 1 deleted" in prune(delete_after=0)
+    assert OutboundViberMessage.objects.get() == young
+
+
+def test_what_was_sent_again_is_deleted_no_sooner_than_the_one_in_doubt():
+    """Otherwise a person would be asked about that one again, and send it a second time."""
+    doubted = old("unknown", days=3)
+    again = old("delivered", days=2, resend_of=doubted)
+    for dry_run in (True, False):
+        assert "0 deleted" in prune(delete_after=1, dry_run=dry_run).replace("would be ", "")
+    assert stored(again).resend_of_id == doubted.pk
+    OutboundViberMessage.objects.filter(pk=doubted.pk).update(status="delivered", completed_at=doubted.created_at)
+    assert "2 deleted" in prune(delete_after=1)
+
+
 def test_draft_that_was_redacted_is_deleted_at_the_age_it_had(clock: Clock):
     old("draft", days=40)
     prune(redact_after=30)
@@ -120,6 +162,15 @@ def test_only_messages_of_the_campaign():
     assert "1 redacted, 0 deleted" in prune(redact_after=30, campaign=" tet-2027 ")
     assert redacted() == {mine.pk}
     assert "0 redacted, 0 deleted" in prune(redact_after=0, campaign="nobody's")
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_campaign_without_a_name_is_not_all_of_them(name):
+    """As from a variable of the shell that is not set."""
+    message = old("delivered", days=40)
+    with pytest.raises(CommandError, match="--campaign needs a name"):
+        prune(redact_after=30, campaign=name)
+    assert stored(message).redacted_at is None
 
 
 def test_deleting_leaves_its_resend_and_frees_its_key():

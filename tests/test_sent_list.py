@@ -495,6 +495,33 @@ def test_without_a_list_nothing_is_said_and_it_is_asked_for_again(
     assert stored(message).sms_id == "sms-7"
 
 
+@pytest.mark.parametrize("answer", [json_answer({"CodeResult": "99"}), http_answer(b"<html>", status=500)])
+def test_a_time_whose_list_is_not_given_keeps_no_other_from_being_read(
+    listing: Esms, clock: Clock, answer: list
+) -> None:
+    """As one that is too long ago: how far eSMS looks back is not documented."""
+    early = unknown(listing)
+    clock.advance(days=1)
+    late = unknown(listing)
+    at = timezone.now()
+    clock.advance(minutes=6)
+    listing.entries = [entry("sms-7", at=at)]
+    listing.server.answer(answer)
+    refresh()
+    assert len(listing.lists) == 2
+    assert (stored(early).sms_id, stored(late).sms_id) == ("", "sms-7")
+
+
+def test_no_list_is_asked_for_after_one_without_an_answer(listing: Esms, clock: Clock) -> None:
+    unknown(listing)
+    clock.advance(days=1)
+    unknown(listing)
+    clock.advance(minutes=6)
+    listing.server.answer_all([Close()])
+    refresh()
+    assert len(listing.lists) == 1
+
+
 def test_a_refused_account_ends_it(listing: Esms, clock: Clock) -> None:
     unknown(listing)
     clock.advance(days=1)

@@ -270,3 +270,23 @@ def test_from_async_code(queue_only: None) -> None:
     template(content="Hi")
     message = async_to_sync(aqueue_viber_message)(PHONE, template="order-paid")
     assert stored(message).content == "Hi"
+
+
+def test_a_value_that_cannot_be_sent_within_a_link_is_refused() -> None:
+    template = ViberTemplate(name="a", content="Hi", button_label="Go", button_url="https://shop.example.vn/{order}")
+    with pytest.raises(ValidationError) as refused:
+        template.filled({"order": "1\ud800"})
+    assert refused.value.message_dict == {"context": ["A value has a character that cannot be sent."]}
+
+
+def test_a_value_under_a_name_that_is_no_text_is_missing() -> None:
+    with pytest.raises(ValidationError, match="has no value for: 1x"):
+        ViberTemplate(name="a", content="Hi {1x}").filled({1: "Lan", None: "x"})
+    assert ViberTemplate(name="a", content="Hi {1}").filled({1: "Lan"})["content"] == "Hi Lan"
+
+
+@pytest.mark.parametrize("title", ["a\0", "a\ud800"])
+def test_a_title_that_cannot_be_stored_is_refused(title: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ViberTemplate(name="a", content="Hi", title=title).save()
+    assert list(refused.value.message_dict) == ["title"]

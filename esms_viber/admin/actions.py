@@ -22,7 +22,7 @@ from ..models.choices import TAKEN
 from ..monitoring import require_setup
 from ..reports.polling import can_ask
 from ..reports.sent_list import AMBIGUOUS, NOT_LISTED
-from . import display, notices, privacy, queue_status, slices
+from . import display, notices, pauses, privacy, queue_status, slices
 from .base import MOST_AT_ONCE, MessageAdminBase
 from .confirmation import (
     CONFIRMED,
@@ -175,8 +175,7 @@ def _cancel_slices(
         told=told,
     )
     if work.finished and FROM_CAMPAIGN in request.POST and (name := request.GET.get("campaign")):
-        # Nothing waits any more that a pause could hold, and it would be told for ever.
-        services.resume_sending(name, user=user_of(request))
+        pauses.end_unless_needed(model_admin, request, name)
     return response
 
 

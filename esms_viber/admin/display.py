@@ -167,6 +167,12 @@ def meaning(code: str) -> str:
 
 def explain(message: OutboundViberMessage) -> tuple[str, str]:
     """Tell why the message is where it is, and what a person can do about it. Either may be empty."""
+    why, remedy = _explain(message)
+    # Nobody can send a redacted one again, nor look it up by its phone.
+    return why, "" if message.redacted_at is not None else remedy
+
+
+def _explain(message: OutboundViberMessage) -> tuple[str, str]:
     if message.status == Status.UNDELIVERED:
         return (
             _("eSMS reports that it was not delivered; most often the number has no Viber."),

@@ -61,7 +61,11 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if request.method != "POST":
         return _write(model_admin, request, MailingForm(model_admin, request))
     if template_admin.FILL in request.POST:
-        form = MailingForm(model_admin, request, template_admin.filled_in(model_admin, request), request.FILES)
+        data = template_admin.filled_in(model_admin, request)
+        if data.get("purpose") != Purpose.PROMOTIONAL:
+            # A template is transactional unless somebody thought of it; what goes to many is so if a person says so.
+            data["purpose"] = request.POST.get("purpose", Purpose.PROMOTIONAL)
+        form = MailingForm(model_admin, request, data, request.FILES)
         for name in form.errors.keys() - {"file"}:  # which has to be chosen again if it cannot be read
             del form.errors[name]
         return _write(model_admin, request, form)

@@ -46,7 +46,7 @@ from .listing import DeliveryTimeFilter, MessageColumns
 from .notices import FROM_PAGE, LAST_SHOWN, Notice, report, tell
 from .pages import BoundedPaginator, MessageList, asked_for
 from .preview import CHECK, bubble, checked, own_brand
-from .rehearsal import WritingAdmin, offer, only_to_sentence, rehearse
+from .rehearsal import WritingAdmin, may_rehearse, offer, only_to_sentence, rehearse
 from .routes import FOLDER, campaign_url, framed, route
 from .timeline import MOST_SHOWN, history, resends_of
 
@@ -273,7 +273,7 @@ class OutboundViberMessageAdmin(MessageColumns, WritingAdmin, MessageAdminBase):
             written = gettext_noop("Written in the admin.")
             lifecycle.note([obj], written, user=request.user, fingerprint=_fingerprint(request, obj))
         elif {*form.changed_data} - {"kind"}:  # because the kind is no column, and follows from the others
-            lifecycle.note([obj], gettext_noop("Changed in the admin."), user=request.user)
+            lifecycle.note([obj], lifecycle.EDITED, user=request.user)
 
     def response_add(
         self, request: HttpRequest, obj: OutboundViberMessage, post_url_continue: str | None = None
@@ -346,7 +346,7 @@ class OutboundViberMessageAdmin(MessageColumns, WritingAdmin, MessageAdminBase):
         }
         if may_save:
             context["viber_form"] = own_form
-        if may_save and self.has_send_permission(request):
+        if may_save and may_rehearse(self, request):
             context["viber_rehearsal"] = offer(request, form=own_form)
         if obj is None:
             choice = template_admin.choice(self, request)

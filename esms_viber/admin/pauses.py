@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib.messages import constants as levels
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -16,8 +17,8 @@ from ..conf import get_settings
 from ..delivery.claims import due_pks
 from ..dispatch import is_inline
 from ..formatting import MOST_COUNTED, moment, tell_count
-from ..models import ViberMessageEvent, ViberPause
-from ..models.validators import normalize_text
+from ..models import OutboundViberMessage, Status, ViberMessageEvent, ViberPause
+from ..models.pause import campaign_named
 from . import notices
 from .base import MessageAdminBase
 from .notices import Notice, rows_of, user_of
@@ -48,9 +49,10 @@ def since(paused: ViberPause) -> str:
 def pause(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
         return press_again(model_admin, request)
-    campaign = _campaign(request)
-    was_paused = find(campaign) is not None
+    campaign = ""
     try:
+        campaign = campaign_named(request.POST.get("campaign", ""))
+        was_paused = find(campaign) is not None
         paused = services.pause_sending(campaign, note=request.POST.get("note", "").strip(), user=user_of(request))
     except ValidationError as error:
         model_admin.message_user(request, " ".join([_("It could not be paused."), *error.messages]), levels.ERROR)
@@ -69,7 +71,10 @@ def pause(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBa
 def resume(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
         return press_again(model_admin, request)
-    campaign = _campaign(request)
+    try:
+        campaign = campaign_named(request.POST.get("campaign", ""))
+    except ValidationError:
+        raise Http404 from None
     paused = find(campaign)
     last_event = notices.begin()
     if not services.resume_sending(campaign, user=user_of(request)) or paused is None:
@@ -79,6 +84,21 @@ def resume(model_admin: MessageAdminBase, request: HttpRequest) -> HttpResponseB
     log.log_deletions(request, [paused])
     notices.tell(model_admin, request, [], _resumed(campaign, last_event), since=last_event)
     return _back(model_admin, campaign)
+
+
+def end_unless_needed(model_admin: MessageAdminBase, request: HttpRequest, campaign: str) -> None:
+    """End the pause of a campaign that was stopped for good, because it would be told for ever.
+
+    It stays where something of the campaign waits, because that came after it was stopped, or was being sent then.
+    """
+    rows = OutboundViberMessage.objects.for_writing().filter(campaign=campaign)
+    waiting = Q(status__in=[Status.QUEUED, Status.SENDING]) | Q(status=Status.UNKNOWN, next_attempt_at__isnull=False)
+    paused = find(campaign)
+    if paused is None or rows.filter(waiting).exists():
+        return
+    if services.resume_sending(campaign, user=user_of(request)):
+        log: Any = model_admin  # as above
+        log.log_deletions(request, [paused])
 
 
 def _resumed(campaign: str, last_event: int) -> list[Notice]:
@@ -104,10 +124,6 @@ def _resumed(campaign: str, last_event: int) -> list[Notice]:
             due,
         )
     return [*told, Notice(levels.INFO, sentence % {"count": tell_count(due)})] if due else told
-
-
-def _campaign(request: HttpRequest) -> str:
-    return normalize_text(request.POST.get("campaign", "")).strip()
 
 
 def _back(model_admin: MessageAdminBase, campaign: str) -> HttpResponseRedirect:

@@ -99,12 +99,17 @@ def message_admin_of(site: admin.AdminSite) -> MessageAdminBase | None:
     return next((found for found in site._registry.values() if isinstance(found, MessageAdminBase)), None)
 
 
+def may_rehearse(model_admin: MessageAdminBase, request: HttpRequest) -> bool:
+    """A rehearsal is a message of its own: to send it takes what *Save and send* takes for a new one."""
+    return model_admin.has_send_permission(request) and model_admin.has_add_permission(request)
+
+
 def rehearse(model_admin: MessageAdminBase, request: HttpRequest, written: Any, *, terms: Any) -> None:
     """Send the texts of `written`, with brand name, purpose and sandbox of `terms`, and tell the outcome.
 
     It obeys pauses, hours and opt-outs like any other message. The second post of a double click sends nothing.
     """
-    if not model_admin.has_send_permission(request):
+    if not may_rehearse(model_admin, request):
         raise PermissionDenied
     message = OutboundViberMessage(
         phone=request.POST.get(PHONE, ""),

@@ -21,7 +21,7 @@ from .filling import FROM_TEMPLATE, example, typed_values, value_inputs
 from .form_fields import room
 from .forms import CONFIRM_NAMES, CONFIRMED_NAMES, REHEARSE, TemplateForm
 from .preview import CHECK, bubble, checked, own_brand
-from .rehearsal import ShownAgain, WritingAdmin, message_admin_of, offer, rehearse
+from .rehearsal import ShownAgain, WritingAdmin, may_rehearse, message_admin_of, offer, rehearse
 from .routes import framed
 
 _VIEWS_THAT_CALL_ESMS = ("_add", "_change")
@@ -113,7 +113,7 @@ class ViberTemplateAdmin(WritingAdmin):
             "viber_confirm_names": CONFIRM_NAMES,
             "viber_confirmed_names": CONFIRMED_NAMES,
         }
-        if may_save and messages is not None and messages.has_send_permission(request):
+        if may_save and messages is not None and may_rehearse(messages, request):
             context["viber_rehearsal"] = offer(request, form=own_form)
         return framed(super().render_change_form(request, context, add, change, form_url, obj), "template_frame")
 

@@ -122,7 +122,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('phone', esms_viber.models.fields.KeyField(help_text='A Vietnamese mobile number in any spelling, e.g. 0901 888 484 or +84901888484.', max_length=32, validators=[esms_viber.phones.validate_phone], verbose_name='phone')),
                 ('scope', models.CharField(choices=[('promotional', 'promotional messages'), ('everything', 'all messages')], default='promotional', help_text='All messages: also those about an order.', max_length=12, verbose_name='gets no more')),
-                ('note', models.CharField(blank=True, help_text='E.g. how this person asked for it.', max_length=200, verbose_name='note')),
+                ('note', models.CharField(blank=True, help_text='E.g. how this person asked for it.', max_length=200, validators=[esms_viber.models.validators.validate_text], verbose_name='note')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),
                 ('user', models.ForeignKey(blank=True, db_constraint=False, db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
             ],
@@ -136,9 +136,9 @@ class Migration(migrations.Migration):
             name='ViberPause',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('campaign', esms_viber.models.fields.KeyField(blank=True, help_text='Empty: everything.', max_length=100, verbose_name='campaign')),
+                ('campaign', esms_viber.models.fields.KeyField(blank=True, help_text='Empty: everything.', max_length=100, validators=[esms_viber.models.validators.validate_text], verbose_name='campaign')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),
-                ('note', models.CharField(blank=True, max_length=200, verbose_name='note')),
+                ('note', models.CharField(blank=True, max_length=200, validators=[esms_viber.models.validators.validate_text], verbose_name='note')),
                 ('user', models.ForeignKey(blank=True, db_constraint=False, db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
             ],
             options={
@@ -151,7 +151,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', esms_viber.models.fields.KeyField(error_messages={'invalid': 'Use letters without accents, digits, hyphens and underscores, and no spaces.', 'unique': 'There is a template of this name already.'}, help_text='For code, e.g. order-paid. It cannot be changed later.', max_length=100, validators=[esms_viber.models.validators.validate_name], verbose_name='name')),
-                ('title', models.CharField(blank=True, help_text='For people, e.g. “Order is paid”.', max_length=200, verbose_name='title')),
+                ('title', models.CharField(blank=True, help_text='For people, e.g. “Order is paid”.', max_length=200, validators=[esms_viber.models.validators.validate_text], verbose_name='title')),
                 ('content', models.TextField(blank=True, help_text='A name in braces, e.g. {customer}, stands for a value that is given with each message.', verbose_name='text')),
                 ('image_url', models.CharField(blank=True, max_length=1000, verbose_name='image')),
                 ('button_label', models.CharField(blank=True, max_length=255, verbose_name='button label')),

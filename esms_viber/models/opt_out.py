@@ -13,6 +13,7 @@ from ..phones import mask_phone, validate_phone
 from .choices import Purpose
 from .fields import CrossDatabaseForeignKey, PhoneField
 from .querysets import ForWriting
+from .validators import validate_text
 
 
 class Scope(models.TextChoices):
@@ -69,7 +70,13 @@ class ViberOptOut(models.Model):
         default=Scope.PROMOTIONAL,
         help_text=_("All messages: also those about an order."),
     )
-    note = models.CharField(_("note"), max_length=200, blank=True, help_text=_("E.g. how this person asked for it."))
+    note = models.CharField(
+        _("note"),
+        max_length=200,
+        blank=True,
+        validators=[validate_text],
+        help_text=_("E.g. how this person asked for it."),
+    )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     user = CrossDatabaseForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), blank=True, editable=False)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import UniqueConstraint
 from django.utils import timezone
@@ -17,6 +18,7 @@ from ..conf import VIETNAM, readable_settings
 from .choices import CAMPAIGN_PAUSED, OUTSIDE_HOURS, PAUSED, Purpose
 from .fields import CrossDatabaseForeignKey, KeyField
 from .querysets import ForWriting, MessageQuerySet
+from .validators import normalize_text, validate_text
 
 if TYPE_CHECKING:
     from .message import OutboundViberMessage
@@ -94,10 +96,12 @@ class PauseQuerySet(ForWriting):
 class ViberPause(models.Model):
     """Nothing is sent of one campaign, or at all, as long as this row exists. What is on the wire is finished."""
 
-    campaign = KeyField(_("campaign"), max_length=100, blank=True, help_text=_("Empty: everything."))
+    campaign = KeyField(
+        _("campaign"), max_length=100, blank=True, validators=[validate_text], help_text=_("Empty: everything.")
+    )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     user = CrossDatabaseForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), blank=True, editable=False)
-    note = models.CharField(_("note"), max_length=200, blank=True)
+    note = models.CharField(_("note"), max_length=200, blank=True, validators=[validate_text])
 
     objects: ClassVar[Any] = PauseQuerySet.as_manager()
 
@@ -108,3 +112,15 @@ class ViberPause(models.Model):
 
     def __str__(self) -> str:
         return self.campaign or str(_("everything"))
+
+
+def campaign_named(name: str) -> str:
+    """Return the name as messages have it; empty, which stands for everything, only where it was empty before.
+
+    Raises `ValidationError` for one that no message can have.
+    """
+    campaign = normalize_text(name).strip()
+    if name and not campaign:
+        raise ValidationError({"campaign": ValidationError(_("A campaign's name is not white space alone."), "blank")})
+    ViberPause(campaign=campaign).clean_fields(exclude={"user", "note"})
+    return campaign

@@ -56,7 +56,13 @@ class ViberTemplate(Normalized):
         },
         help_text=_("For code, e.g. order-paid. It cannot be changed later."),
     )
-    title = models.CharField(_("title"), max_length=200, blank=True, help_text=_("For people, e.g. “Order is paid”."))
+    title = models.CharField(
+        _("title"),
+        max_length=200,
+        blank=True,
+        validators=[validators.validate_text],
+        help_text=_("For people, e.g. “Order is paid”."),
+    )
     content = models.TextField(
         _("text"),
         blank=True,
@@ -116,14 +122,17 @@ class ViberTemplate(Normalized):
     def filled(self, context: Mapping[str, Any]) -> dict[str, str]:
         """Return the four texts with the values of the context, which are text; one within a link is quoted.
 
-        Raises a `ValidationError` that names each name in braces without a value.
+        Raises a `ValidationError` that names each name in braces without a value, or with one that cannot be sent.
         """
-        values = {comparable(name): str(value) for name, value in context.items() if value is not None}
+        values = {comparable(str(name)): str(value) for name, value in context.items() if value is not None}
         if missing := [visible(name) for name in self.placeholders if comparable(name) not in values]:
             sentence = _("The template “%(template)s” has no value for: %(names)s.")
             params = {"template": self.name, "names": ", ".join(missing)}
             raise ValidationError({"context": ValidationError(sentence, "missing", params)})
-        return fill_parts(self.parts, values)
+        try:
+            return fill_parts(self.parts, values)
+        except UnicodeEncodeError:  # by a lone surrogate within a link
+            raise ValidationError({"context": _("A value has a character that cannot be sent.")}) from None
 
     # -- validation and saving -----------------------------------------------------------------------------------------
 
@@ -132,9 +141,8 @@ class ViberTemplate(Normalized):
 
         Raises one `ValidationError` that names every column that some database could not store.
         """
-        self.title = validators.normalize_text(self.title).strip()
         errors = {}
-        for name in (*KIND_FIELDS, "purpose"):
+        for name in ("title", *KIND_FIELDS, "purpose"):
             try:
                 setattr(self, name, validators.as_stored(self._meta.get_field(name), getattr(self, name)))
             except ValidationError as error:

@@ -38,7 +38,7 @@ def as_stored(field: Any, value: Any) -> Any:
     Raises `ValidationError` for a value that some database could not store, so that every database answers alike.
     """
     match field.name:
-        case "image_url" | "button_label" | "button_url" | "brandname" | "campaign":
+        case "image_url" | "button_label" | "button_url" | "brandname" | "campaign" | "title":
             return _storable(field, normalize_text(value).strip())
         case "phone":
             return _phone(value)

@@ -26,7 +26,7 @@ from ..models import OutboundViberMessage, ViberMessageEvent
 from ..phones import mask_phone
 from ..signals import status_changed
 from . import applying
-from .parsing import DeliveryReport, MalformedReport, bounded, parse_report, without_person
+from .parsing import DeliveryReport, MalformedReport, bounded, parse_phone, parse_report, without_person
 
 logger = logging.getLogger("esms_viber")
 
@@ -338,14 +338,15 @@ def _store_alone(callback: _Callback, message: OutboundViberMessage, alias: str)
 
 
 def _new_event(callback: _Callback, message: OutboundViberMessage) -> ViberMessageEvent:
-    data, notes = callback.data, [*callback.report.notes] if callback.report else []
+    report = callback.report or parse_phone(callback.data)
+    data, notes = callback.data, [*report.notes]
     if message.redacted_at is not None:
         data = without_person(data, request_id=callback.request_id)
-    elif callback.report is not None and callback.report.names_another_phone(message.phone):
+    elif report.names_another_phone(message.phone):
         # It is about somebody else, whose phone must stand in no history but their own, where it can be erased.
         is_late = not callback.is_about(message)
         data = without_person(data, request_id=callback.request_id) if is_late else {}
-        data, notes = data | {"phonenumber": mask_phone(callback.report.phone)}, [*notes, _OTHER_PHONE]
+        data, notes = data | {"phonenumber": mask_phone(report.phone)}, [*notes, _OTHER_PHONE]
     return ViberMessageEvent(
         message_id=callback.pk,
         kind=ViberMessageEvent.Kind.CALLBACK,

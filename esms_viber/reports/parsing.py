@@ -128,16 +128,7 @@ def parse_report(parameters: Mapping[str, str]) -> DeliveryReport:
     the wire must not matter. `SendStatus` decides and, where it says "finished", the counts: raises `MalformedReport`
     where these cannot be read. Any other field that cannot be read is left out.
     """
-    found: dict[str, str] = {}
-    for key, name in sorted((key, name) for name in parameters if (key := name.lower()) in _FIELDS):
-        text = parameters[name].strip()
-        is_zeros = key in _IDENTIFIERS and _ZEROS.fullmatch(text)
-        if not is_zeros and not _NO_VALUE.fullmatch(text.strip("\"'<>()[]{}-_ ")):
-            found.setdefault(key, text)
-    # A masked RequestId or phone counts as left empty.
-    for key in ("requestid", "phonenumber"):
-        if _MASKED.search(found.get(key, "")) or _MASKED_BY_LETTERS.search(found.get(key, "")):
-            del found[key]
+    found = _fields_in(parameters)
     left_out: list[str] = []
 
     def read(name: str, convert: Callable[[str], Value | None]) -> Value | None:
@@ -165,6 +156,26 @@ def parse_report(parameters: Mapping[str, str]) -> DeliveryReport:
         phone=read("phonenumber", _phone_in) or "",
         left_out=tuple(left_out),
     )
+
+
+def parse_phone(parameters: Mapping[str, str]) -> DeliveryReport:
+    """Read no more than the phone, of parameters that make no sense otherwise."""
+    return DeliveryReport(phone=_phone_in(_fields_in(parameters).get("phonenumber", "")) or "")
+
+
+def _fields_in(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Find the fields that have a value, by their names in small letters."""
+    found: dict[str, str] = {}
+    for key, name in sorted((key, name) for name in parameters if (key := name.lower()) in _FIELDS):
+        text = parameters[name].strip()
+        is_zeros = key in _IDENTIFIERS and _ZEROS.fullmatch(text)
+        if not is_zeros and not _NO_VALUE.fullmatch(text.strip("\"'<>()[]{}-_ ")):
+            found.setdefault(key, text)
+    # A masked RequestId or phone counts as left empty.
+    for key in ("requestid", "phonenumber"):
+        if _MASKED.search(found.get(key, "")) or _MASKED_BY_LETTERS.search(found.get(key, "")):
+            del found[key]
+    return found
 
 
 _KEPT = {"smsid", "sendstatus", "sendsuccess", "sendfailed", "totalprice", "telcoid"}

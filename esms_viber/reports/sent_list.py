@@ -85,7 +85,7 @@ def look_up(
 ) -> list[OutboundViberMessage]:
     """Read eSMS's list once for all messages of a time; returns the messages whose list was read, as they are then.
 
-    Where a list cannot be had, the rest is left.
+    Where eSMS does not answer, the rest is left. A list that it does not give keeps nobody from asking for the next.
     """
     looked_up: list[OutboundViberMessage] = []
     for window in _windows(list(messages)):
@@ -94,7 +94,8 @@ def look_up(
         listed = _read(window, calls, should_stop)
         if listed is None:
             break
-        looked_up += _record(window, listed, user)
+        if listed.is_given:
+            looked_up += _record(window, listed, user)
     return looked_up
 
 
@@ -183,6 +184,8 @@ class _Listed:
     """By phone and SMSID."""
     unreadable: set[str] = field(default_factory=set)
     """Phones with entries that cannot be read; an empty one stands for any."""
+    is_given: bool = False
+    """Did eSMS give at least its first page?"""
     is_complete: bool = False
 
     def is_doubtful(self, phone: str) -> bool:
@@ -191,17 +194,20 @@ class _Listed:
 
 
 def _read(window: _Window, calls: Calls, should_stop: Callable[[], bool]) -> _Listed | None:
-    """Read all pages of a list; None where eSMS does not give one of them."""
+    """Read all pages of a list, or those that eSMS gives; None where it does not answer."""
     phones = {message.phone for message in window.messages}
     listed, seen, unreadable = _Listed(), set[tuple[str, str]](), 0
     # The times on the wire have no fractions of a second.
     end = window.end + dt.timedelta(seconds=1)
     for page in range(1, MOST_PAGES + 1):
         result = None if should_stop() else calls.fetch_sent(window.begin, end, page)
-        if result is None or result.entries is None:
-            if result is not None and result.text != CANNOT_TELL:
-                logger.warning("eSMS did not give its list of what was sent: %s", in_log(result))
+        if result is not None and result.entries is None and result.text != CANNOT_TELL:
+            logger.warning("eSMS did not give its list of what was sent: %s", in_log(result))
+        if result is None or (result.entries is None and result.http_status is None):
             return None
+        if result.entries is None:
+            return listed  # It may be about this time alone: too long ago, or too many entries.
+        listed.is_given = True
         before = len(seen) + unreadable
         seen.update((entry.sms_id, entry.phone) for entry in result.entries)
         unreadable += len(result.unreadable)
@@ -411,7 +417,7 @@ def recognise(pk: int, sms_id: str, *, user: AbstractBaseUser | None) -> bool:
     def write() -> tuple[list[ViberMessageEvent], list[Transition], bool]:
         rows = {row.id: row for row in OutboundViberMessage.objects.locked(pks)}
         row = rows.get(pk)
-        if row is None or row.sms_id == sms_id:  # as after the first post of a double click
+        if row is None or (sms_id and row.sms_id == sms_id):  # as after the first post of a double click
             return [], [], row is not None
         entry = _candidate(row, sms_id)
         if entry is None or _known([sms_id]):

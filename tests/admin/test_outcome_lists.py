@@ -205,7 +205,14 @@ def test_what_is_no_candidate_any_more_changes_nothing(root: Client, make: Make)
     another = doubtful(make, request_id="t")
     Message.objects.filter(pk=another.pk).update(request_id="u")
     repeated = doubtful(make, request_id="v", next_attempt_at=timezone.now())
-    for pk, sms_id in ((message.pk, "b"), (message.pk, "z"), (settled.pk, "a"), (another.pk, "a"), (repeated.pk, "a")):
+    for pk, sms_id in (
+        (message.pk, "b"),
+        (message.pk, "z"),
+        (message.pk, ""),
+        (settled.pk, "a"),
+        (another.pk, "a"),
+        (repeated.pk, "a"),
+    ):
         response = root.post(RECOGNISE, {"message": pk, "sms_id": sms_id}, follow=True)
         assert "Nothing was changed" in response.content.decode()
         assert pk == message.pk or "This is the message" not in response.content.decode()

@@ -334,6 +334,47 @@ def test_without_scripts_each_press_does_some_and_the_page_says_how_it_ended(roo
     assert set(does(response)) == {"cancelled"}
 
 
+def test_stopping_a_paused_campaign_ends_its_pause_and_logs_that(root: Client, make: Make) -> None:
+    services.pause_sending("tet")
+    campaign(make)
+    form = does(root.get(TET))["stop"]
+    response = root.post(form["attrs"]["action"], work_form(press(root, form)), follow=True)
+    assert "5 messages were cancelled." in told(response)
+    assert not ViberPause.objects.exists()
+    assert LogEntry.objects.get().action_flag == DELETION
+
+
+@pytest.mark.parametrize("status", ["queued", "sending", "unknown"])
+def test_a_campaign_of_which_something_waits_stays_paused_when_it_is_stopped(
+    root: Client, make: Make, status: str
+) -> None:
+    """It came after the question was asked, or was being sent when its turn came."""
+    services.pause_sending("tet")
+    campaign(make)
+    form = does(root.get(TET))["stop"]
+    question = press(root, form)
+    later = make(status, campaign="tet", next_attempt_at=timezone.now())
+    root.post(form["attrs"]["action"], work_form(question))
+    assert [pause.campaign for pause in ViberPause.objects.all()] == ["tet"]
+    assert not LogEntry.objects.exists()
+    services.deliver_due_messages()
+    assert not outbox
+    assert Message.objects.get(pk=later.pk).status == status
+
+
+@pytest.mark.parametrize("data", [{"campaign": "a\0"}, {"campaign": "x" * 101}, {"campaign": " "}])
+def test_a_name_that_no_campaign_can_have_does_nothing(root: Client, data: dict[str, str]) -> None:
+    assert "It could not be paused." in told(root.post(PAUSE, data, follow=True))
+    services.pause_sending()
+    assert root.post(RESUME, data).status_code == 404
+    assert [pause.campaign for pause in ViberPause.objects.all()] == [""]
+
+
+def test_a_note_that_cannot_be_stored_pauses_nothing(root: Client) -> None:
+    assert "It could not be paused." in told(root.post(PAUSE, {"campaign": "tet", "note": "a\0"}, follow=True))
+    assert not ViberPause.objects.exists()
+
+
 @pytest.mark.usefixtures("_small_slices")
 def test_the_script_gets_numbers_until_all_is_done(root: Client, make: Make) -> None:
     campaign(make)

@@ -51,9 +51,17 @@ def test_redacted_message_is_shown_as_such(root: Client, make: Make, status: str
     assert "viber-preview" not in html
     assert "eSMS reports: delivered" in html
     assert offered(shown) & {"send_selected", "redact_selected", "cancel_selected"} == set()
+    assert "before you send it again" not in html
     for found in (listed, html):
         assert "901888484" not in found.replace(" ", "")
         assert "Kim" not in found
+
+
+def test_one_cancelled_for_an_opt_out_is_not_said_to_be_sendable(root: Client, make: Make) -> None:
+    message = redacted(make, "cancelled", error_message="Not sent: this phone has opted out.")
+    html = root.get(page(message.pk)).content.decode()
+    assert "Not sent: this phone has opted out." in html
+    assert "delete the opt-out" not in html
 
 
 def test_it_cannot_be_changed(root: Client, make: Make) -> None:

@@ -208,11 +208,15 @@ def test_a_stored_template_stays_as_it_is(root: Client) -> None:
     assert Message.objects.get().purpose == "promotional"
 
 
-def test_a_template_is_rehearsed_by_who_may_send_alone() -> None:
+def test_a_template_is_rehearsed_by_who_may_add_and_send_messages() -> None:
     writer = client_with("add_vibertemplate", "view_outboundvibermessage")
     assert 'name="_rehearse"' not in writer.get(NEW).content.decode()
     assert writer.post(NEW, WRITTEN | REHEARSE).status_code == 403
-    sender = client_with("add_vibertemplate", "send_outboundvibermessage")
+    for one in ("send", "add"):
+        half = client_with("add_vibertemplate", f"{one}_outboundvibermessage")
+        assert 'name="_rehearse"' not in half.get(NEW).content.decode()
+        assert half.post(NEW, WRITTEN | REHEARSE).status_code == 403
+    sender = client_with("add_vibertemplate", "add_outboundvibermessage", "send_outboundvibermessage")
     sent = sender.post(NEW, WRITTEN | REHEARSE)
     assert "eSMS took the message." in told(sent)
     assert "/change/" not in told(sent)  # because this person may not see messages

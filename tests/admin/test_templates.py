@@ -249,13 +249,32 @@ def test_send_to_many_begins_with_a_template(root: Client, template: ViberTempla
     filled = root.post(MANY, {"campaign": "tet", "file": file, **FILL})
     form = filled.context["form"]
     begun = {name: form[name].value() for name in WRITTEN if name not in {"name", "title"}}
-    assert begun == {name: WRITTEN[name] for name in begun}
+    assert begun == {name: WRITTEN[name] for name in begun} | {"purpose": "promotional"}
     assert form["campaign"].value() == "tet"
     assert not form.errors
     kept = filled.context["kept_rows"]
     shown = root.post(MANY, begun | {"campaign": "tet", "rows": kept})
     assert shown.context["samples"][0].bubble.text == "Chào Lan, đơn 17"
-    assert shown.context["mailing"].purpose == "transactional"
+    assert shown.context["mailing"].purpose == "promotional"
+
+
+@pytest.mark.parametrize(
+    ("of_template", "chosen", "begins"),
+    [
+        ("transactional", None, "promotional"),
+        ("transactional", "promotional", "promotional"),
+        ("transactional", "transactional", "transactional"),
+        ("promotional", "transactional", "promotional"),
+    ],
+)
+def test_no_template_makes_what_goes_to_many_transactional(
+    root: Client, template: ViberTemplate, of_template: str, chosen: str | None, begins: str
+) -> None:
+    """A person does: such messages also reach who has opted out of promotional ones, at any hour."""
+    ViberTemplate.objects.filter(pk=template.pk).update(purpose=of_template)
+    filled = root.post(MANY, FILL | ({"purpose": chosen} if chosen else {}))
+    assert filled.context["form"]["purpose"].value() == begins
+    assert root.post(ADD, FILL).context["adminform"].form["purpose"].value() == of_template
 
 
 def test_who_may_not_view_templates_is_offered_none(template: ViberTemplate, log_in: LogIn) -> None:

@@ -23,8 +23,9 @@ class Command(BaseCommand):
         parser.description = _(
             "Redacts or deletes Viber messages that are old enough: by REDACT_AFTER_DAYS and DELETE_AFTER_DAYS, or as "
             "the options say. Redacting empties text, links, phone and callback data, and keeps status, price and "
-            "times, so that all figures stay. Messages that wait or are being sent are left, and those that eSMS took "
-            "within seven days. Run it from cron, e.g. every night. Ctrl-C or SIGTERM ends it in good order."
+            "times, so that all figures stay. Messages that wait or are being sent are left, drafts that are younger "
+            "than seven days, and what eSMS took within seven days and has told no result of. Run it from cron, e.g. "
+            "every night. Ctrl-C or SIGTERM ends it in good order."
         )
         parser.add_argument(
             "--redact-after",
@@ -38,7 +39,7 @@ class Command(BaseCommand):
             metavar="DAYS",
             help=_("Delete messages to which nothing has happened for so many days."),
         )
-        parser.add_argument("--campaign", default="", metavar="NAME", help=_("Only messages of this campaign."))
+        parser.add_argument("--campaign", metavar="NAME", help=_("Only messages of this campaign."))
         parser.add_argument("--dry-run", action="store_true", help=_("Only count what would be done."))
 
     def handle(
@@ -46,7 +47,7 @@ class Command(BaseCommand):
         *args: Any,
         redact_after: int | None,
         delete_after: int | None,
-        campaign: str,
+        campaign: str | None,
         dry_run: bool,
         verbosity: int,
         **options: Any,
@@ -66,6 +67,9 @@ class Command(BaseCommand):
                 )
             )
         name = normalize_text(campaign).strip()
+        if campaign is not None and not name:
+            # As from a variable that is not set: that was not to be all messages.
+            raise CommandError(_("--campaign needs a name. Leave it out for the messages of all campaigns."))
         ending = _("Stopping after this slice. Press Ctrl-C again to end at once.")
         total = messages_of(name).count()
         with running(self._say, total, verbosity, ending=ending, is_exact=True) as (should_stop, progress):
