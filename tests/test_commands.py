@@ -437,7 +437,7 @@ def test_watching_lets_a_refused_account_rest(settings, monkeypatch):
         rests.append(len(outbox))
         time.sleep(seconds)
 
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     MemoryGateway.answers.extend([SendResult(outcome=CallOutcome.ANSWERED, code="103")] * 10)
     queue(10)
     with Watcher():
