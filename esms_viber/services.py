@@ -378,7 +378,7 @@ def pause_sending(campaign: str = "", *, note: str = "", user: AbstractBaseUser 
     """Start no call for messages of this campaign, or for any, until `resume_sending()`.
 
     They keep their place and their times; what is on the wire is finished. One row, however many messages wait.
-    Raises `ValidationError` for a name that no campaign can have, and for a note that is too long.
+    Raises `ValidationError` for a name that no campaign can have, and for a note that cannot be stored.
     """
     given = ViberPause(campaign=campaign_named(campaign), note=note)
     given.full_clean(exclude={"user"}, validate_unique=False, validate_constraints=False)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -150,18 +150,21 @@ def test_a_time_limit_while_answers_are_awaited_loses_none(esms, settings, limit
 
 def test_a_time_limit_at_any_moment_loses_no_answer(esms, settings, limit):
     settings.ESMS_VIBER = {**settings.ESMS_VIBER, "CONCURRENCY": 4}
-    esms.answer_all(accepted())
+    # Slower than any strike, so that each finds the run going on.
+    esms.answer_all(lambda request: [Wait(0.02), *accepted()])
+    moments = random.Random(20261127)
     for _round in range(10):
         OutboundViberMessage.objects.all().delete()
         esms.requests.clear()
         queue(60)
-        timer = threading.Timer(random.uniform(0.001, 0.1), strike)
-        with suppress(TimeLimit):
+        timer = threading.Timer(seconds := moments.uniform(0.001, 0.1), strike)
+        with pytest.raises(TimeLimit):  # noqa: PT012 - it is over when it has struck
             timer.start()
             try:
                 deliver_due_messages()
             finally:
                 timer.join()
+        assert len(esms.requests) < 60, f"after {seconds} s"
         assert_nothing_is_lost(esms, 60)
 
 
@@ -212,8 +215,8 @@ def test_a_time_limit_ends_the_asking_and_loses_no_answer(esms, clock, settings,
 
     def answer(request):
         if request.path.endswith("GetSendStatus"):
-            # Some, then none until the limit, then few.
-            pause = [Until(struck), Wait(0.05)] if asked() > 5 else []
+            # Six, the last of which is recorded when the limit strikes, then none until it has, then few.
+            pause = [Until(struck), Wait(0.05)] if asked() > 6 else []
             return [*pause, *json_answer({**delivered, "SMSID": request["RefId"]})]
         return accepted(f"sms-{request['RequestId']}")
 
@@ -319,7 +322,7 @@ def kill(number: int) -> None:
 
 
 def test_all_that_came_are_called_though_the_first_raises(told):
-    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012
+    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012 - it ends with the block
         kill(signal.SIGALRM)
         kill(signal.SIGUSR1)
         assert told == []
@@ -327,19 +330,21 @@ def test_all_that_came_are_called_though_the_first_raises(told):
 
 
 def test_one_that_comes_twice_does_not_wait(told):
-    with pytest.raises(TimeLimit), held_interruptions() as held:  # noqa: PT012
+    with pytest.raises(TimeLimit), held_interruptions() as held:  # noqa: PT012 - it ends with the block
         kill(signal.SIGUSR1)
         kill(signal.SIGUSR1)
         assert told == [signal.SIGUSR1]
         held.let_through()
         assert told == [signal.SIGUSR1] * 2
+        kill(signal.SIGUSR1)
+        assert told == [signal.SIGUSR1] * 3, "nor after the first was let through"
         kill(signal.SIGALRM)
         kill(signal.SIGALRM)
         pytest.fail("not reached")
 
 
 def test_the_inner_of_two_blocks_leaves_it_to_the_outer(told):
-    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012
+    with pytest.raises(TimeLimit), held_interruptions():  # noqa: PT012 - as above
         with held_interruptions() as inner:
             kill(signal.SIGALRM)
             inner.let_through()
@@ -363,3 +368,24 @@ def test_one_that_comes_while_handlers_change_places_leaves_all_in_theirs(told, 
         armed = True
     monkeypatch.undo()
     assert told == [signal.SIGALRM]
+
+
+def test_one_that_comes_while_others_are_let_through_is_not_lost():
+    told: list[int] = []
+
+    def tell(number: int, frame: object) -> None:
+        told.append(number)
+        if number == signal.SIGUSR1:
+            kill(signal.SIGALRM)
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGALRM, signal.SIGUSR1)}
+    try:
+        with held_interruptions() as held:
+            kill(signal.SIGUSR1)
+            held.let_through()
+            assert told == [signal.SIGUSR1]
+            held.let_through()
+            assert told == [signal.SIGUSR1, signal.SIGALRM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -60,6 +60,21 @@ def open_breaker(brandname: str = "", **columns: Any) -> None:
     ViberGatewayState.objects.update_or_create(brandname=brandname, defaults=columns)
 
 
+def within(seconds: float, run: Callable[[], object]) -> None:
+    """Fail, instead of waiting for ever, where a run does not end."""
+
+    def run_and_close() -> None:
+        try:
+            run()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run_and_close, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "the run does not end"
+
+
 def test_a_brand_whose_fault_is_over_while_another_is_probed_is_no_trouble(esms, connect, soon):
     esms.answer_all(accepted())
     open_breaker("A", code="104"), open_breaker("B", code="104")
@@ -134,8 +149,8 @@ def test_a_message_taken_over_while_a_receiver_takes_its_time_is_called_for_once
     assert len(esms.requests) == 4
 
 
-@pytest.mark.parametrize("options", [{"should_stop": True}, {"within": 0.3}])
-def test_what_has_expired_is_settled_until_the_run_is_to_end(settings, connect, options):
+@pytest.mark.parametrize("has_deadline", [False, True])
+def test_what_has_expired_is_settled_until_the_run_is_to_end(settings, connect, has_deadline):
     change(settings, CONCURRENCY=1)
     queue(100)
     OutboundViberMessage.objects.update(expires_at=timezone.now() - dt.timedelta(hours=1))
@@ -143,33 +158,43 @@ def test_what_has_expired_is_settled_until_the_run_is_to_end(settings, connect, 
 
     def take_time(**kwargs):
         seen.append(1)
-        time.sleep(0.02)
+        if has_deadline and len(seen) == 1:
+            time.sleep(3)  # longer than half of the time, after which no call starts
 
     connect(status_changed, take_time)
-    if "should_stop" in options:
-        options = {"should_stop": lambda: bool(seen)}
-    worker.Worker(**options).run()
+    run = worker.Worker(within=6) if has_deadline else worker.Worker(should_stop=lambda: bool(seen))
+    run.run()
     assert 0 < len(seen) < 50
     worker.Worker().run()
     assert states() == {"failed": 100}
 
 
+def test_the_probe_is_no_message_whose_call_is_not_recorded_yet(esms, settings, connect, soon):
+    """This worker was so slow that another one has taken it over and given it back, and it is due once more."""
+    change(settings, CONCURRENCY=2)
+    esms.answer_all(lambda request: accepted(f"sms-{request['RequestId']}"))
+    messages = queue_viber_messages([unsaved(phone=f"090000000{n}", brandname="A") for n in range(4)])
+    done = threading.Event()
+
+    def take_long(new_status, **kwargs):
+        if new_status == "sent" and not done.is_set():
+            done.set()
+            OutboundViberMessage.objects.filter(status="sending").update(
+                lease_until=timezone.now() - dt.timedelta(seconds=1)
+            )
+            claims.take_over_abandoned()  # as another worker does
+            open_breaker("A", code="104")
+            soon()
+
+    connect(status_changed, take_long)
+    within(PATIENCE, lambda: deliver_messages([message.pk for message in messages]))
+    assert done.is_set()
+    deliver_due_messages()
+    assert states() == {"sent": 4}
+    assert len(esms.requests) == 4
+
+
 # -- a run within a run ------------------------------------------------------------------------------------------------
-
-
-def within(seconds: float, run: Callable[[], object]) -> None:
-    """Fail, instead of waiting for ever, where a run does not end."""
-
-    def run_and_close() -> None:
-        try:
-            run()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run_and_close, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), "the run does not end"
 
 
 @pytest.mark.parametrize("sent", [pre_send, status_changed])

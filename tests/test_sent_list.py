@@ -495,7 +495,7 @@ def test_without_a_list_nothing_is_said_and_it_is_asked_for_again(
     assert stored(message).sms_id == "sms-7"
 
 
-@pytest.mark.parametrize("answer", [json_answer({"CodeResult": "99"}), http_answer(b"<html>", status=500)])
+@pytest.mark.parametrize("answer", [json_answer({"CodeResult": "99"}), http_answer(b"x" * 4_500_000)])
 def test_a_time_whose_list_is_not_given_keeps_no_other_from_being_read(
     listing: Esms, clock: Clock, answer: list
 ) -> None:
@@ -512,12 +512,13 @@ def test_a_time_whose_list_is_not_given_keeps_no_other_from_being_read(
     assert (stored(early).sms_id, stored(late).sms_id) == ("", "sms-7")
 
 
-def test_no_list_is_asked_for_after_one_without_an_answer(listing: Esms, clock: Clock) -> None:
+@pytest.mark.parametrize("answer", [[Close()], http_answer(b"<html>", status=503)])
+def test_no_list_is_asked_for_after_one_without_an_answer(listing: Esms, clock: Clock, answer: list) -> None:
     unknown(listing)
     clock.advance(days=1)
     unknown(listing)
     clock.advance(minutes=6)
-    listing.server.answer_all([Close()])
+    listing.server.answer_all(answer)
     refresh()
     assert len(listing.lists) == 1
 

@@ -268,12 +268,9 @@ def refresh_selected(
     for message in messages:
         if not can_ask(message):
             not_asked[_why_not_asked(message)].append(message.id)
-    # Some may be left, because polling stops where eSMS gives no answers, and after a while.
+    # Some may be left, because asking stops where eSMS gives no answers, and after a while.
     unasked = {message.id for message in askable} - {message.id for message in answered}
-    sentence = _(
-        "eSMS was not asked about it, because it refuses the account, does not answer, or took too long. "
-        "Try again later."
-    )
+    sentence = _("eSMS told nothing about it: it refuses the account or its list, does not answer, or took too long.")
     told += [*notices.left_out(not_asked), *notices.left_out({sentence: sorted(unasked)})]
     tell(model_admin, request, pks, told, since=mark.last_event)
     return back(model_admin, request, pks)

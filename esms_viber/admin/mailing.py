@@ -63,7 +63,7 @@ def send_to_many(model_admin: MessageAdminBase, request: HttpRequest) -> HttpRes
     if template_admin.FILL in request.POST:
         data = template_admin.filled_in(model_admin, request)
         if data.get("purpose") != Purpose.PROMOTIONAL:
-            # A template is transactional unless somebody thought of it; what goes to many is so if a person says so.
+            # A template is transactional by default, so it does not decide this for a mailing: a person does.
             data["purpose"] = request.POST.get("purpose", Purpose.PROMOTIONAL)
         form = MailingForm(model_admin, request, data, request.FILES)
         for name in form.errors.keys() - {"file"}:  # which has to be chosen again if it cannot be read

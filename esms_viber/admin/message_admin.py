@@ -86,7 +86,7 @@ _DETAILS = ("created_at_field", "queued_at_field", "attempts", "sms_id", "reques
 def _moment_field(name: str) -> Callable[..., str | None]:
     """Make the column that shows a moment as the lists do; Django would show it in another format."""
 
-    @admin.display(description=OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    @admin.display(description=OutboundViberMessage._meta.get_field(name).verbose_name)  # type: ignore[union-attr] # it is a column
     def field(_admin: Any, message: OutboundViberMessage) -> str | None:
         return moment(getattr(message, name))
 

@@ -155,7 +155,7 @@ class ViberOptOutAdmin(ModelAdmin):
         vars(obj).update(vars(stored))
         if known is not None:
             # Read by `log_addition()` and `response_add()`.
-            obj.was_widened = known.scope != stored.scope  # type: ignore[attr-defined]
+            obj.was_widened = known.scope != stored.scope  # type: ignore[attr-defined] # no column, and for this request alone
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         match getattr(obj, "was_widened", None):

@@ -20,6 +20,9 @@ class Interruptions:
     def __init__(self) -> None:
         self._handlers: dict[int, Handler] = {}
         self._came: dict[int, FrameType | None] = {}
+        """Those whose handlers were not called yet."""
+        self._noted: set[int] = set()
+        """All that came."""
         self._is_in_block, self._is_over = False, False
 
     @property
@@ -29,7 +32,6 @@ class Interruptions:
 
     def hold(self, stack: ExitStack) -> None:
         """Take the place of the handlers until the stack is left."""
-        stack.callback(self._end)
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is None or not callable(handler := signal.getsignal(number)):
@@ -45,26 +47,28 @@ class Interruptions:
 
     def let_through(self) -> bool:
         """Call the handlers of those that came. Returns False, so that a run may ask this whether to stop."""
-        with ExitStack() as stack:  # which calls the others where one raises, the last one first
-            for number, frame in reversed(self._came.items()):
-                stack.callback(self._handlers[number], number, frame)
-            self._came.clear()
+        if self._came:
+            came, self._came = self._came, {}  # because others may come meanwhile
+            with ExitStack() as stack:  # which calls the others where one raises, the last one first
+                for number, frame in reversed(came.items()):
+                    stack.callback(self._handlers[number], number, frame)
         return False
+
+    def end(self) -> None:
+        self._is_over = True
+        self.let_through()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Whoever asks twice does not want to wait. While handlers change places, one that raises would end that.
-        if (number in self._came and self._is_in_block) or self._is_over:
+        if (number in self._noted and self._is_in_block) or self._is_over:
             self._handlers[number](number, frame)
         else:
             self._came[number] = frame
+            self._noted.add(number)
 
     def _give_back(self, number: int) -> None:
         if signal.getsignal(number) == self._note:
             signal.signal(number, self._handlers[number])
-
-    def _end(self) -> None:
-        self._is_over = True
-        self.let_through()
 
 
 @contextmanager
@@ -75,6 +79,9 @@ def held_interruptions() -> Iterator[Interruptions]:
     the driver knows afterwards how it ended, and what eSMS has answered would be lost with it.
     """
     held = Interruptions()
-    with ExitStack() as stack:
-        held.hold(stack)
-        yield held
+    try:
+        with ExitStack() as stack:
+            held.hold(stack)
+            yield held
+    finally:
+        held.end()

@@ -271,7 +271,8 @@ class Worker:
                 self._take(found)
                 # A message that was claimed before, for a caller that waits for it, will do as well.
                 mine = [each for each in self._claimed.values() if not brandnames or each.brandname in brandnames]
-                if messages := (found.ready or mine)[:1]:
+                unrecorded = self._unrecorded()
+                if messages := [each for each in [*found.ready, *mine] if each.id not in unrecorded][:1]:
                     is_started = self._start(self._ask(messages, probe))
                 elif not found.found:
                     if not but_not:
@@ -362,9 +363,7 @@ class Worker:
                 return []  # until the probe has shown more
             room = 2 * self._together - sum(not future.done() for future in self._on_the_wire)
             messages = list(itertools.islice(self._claimed.values(), room if room >= self._together else 0))
-        passed = []
-        # Its last call is not recorded yet, because this worker was so slow that another one has taken it over.
-        recorded_first = {attempt.message.id for attempt in self._on_the_wire.values()}
+        passed, unrecorded = [], self._unrecorded()
         for message in messages:
             # A receiver of the site's may take its time, and somebody opts out or pauses meanwhile.
             self._look()
@@ -372,7 +371,7 @@ class Worker:
                 return []
             if message.id is None:
                 self._drop([message])  # A receiver has deleted it.
-            if message.id not in self._claimed or message.id in recorded_first:
+            if message.id not in self._claimed or message.id in unrecorded:
                 continue
             attempt = claims.prepare(message, probe)
             if probe is None and (reason := self._reason(attempt.outgoing.brandname)):
@@ -393,6 +392,13 @@ class Worker:
             return passed
         is_open = self._holding(breaker.ACCOUNT) is not None
         return [each for each in passed if not is_open and self._holding(each.outgoing.brandname) is None]
+
+    def _unrecorded(self) -> set[int]:
+        """Messages with a call that is not recorded yet.
+
+        One of them may have been claimed again, where this worker was so slow that another has taken it over.
+        """
+        return {attempt.message.id for attempt in self._on_the_wire.values()}
 
     def _start(self, passed: Sequence[Attempt]) -> bool:
         """Begin calls while there are no results to be recorded. Does any of them start?"""

@@ -121,6 +121,8 @@ def campaign_named(name: str) -> str:
     """
     campaign = normalize_text(name).strip()
     if name and not campaign:
-        raise ValidationError({"campaign": ValidationError(_("A campaign's name is not white space alone."), "blank")})
+        raise ValidationError(
+            {"campaign": ValidationError(_("A campaign's name cannot be white space alone."), "blank")}
+        )
     ViberPause(campaign=campaign).clean_fields(exclude={"user", "note"})
     return campaign

@@ -122,7 +122,8 @@ class ViberTemplate(Normalized):
     def filled(self, context: Mapping[str, Any]) -> dict[str, str]:
         """Return the four texts with the values of the context, which are text; one within a link is quoted.
 
-        Raises a `ValidationError` that names each name in braces without a value, or with one that cannot be sent.
+        Raises a `ValidationError` that names each name in braces without a value, and also where a value within a link
+        has a character that cannot be sent.
         """
         values = {comparable(str(name)): str(value) for name, value in context.items() if value is not None}
         if missing := [visible(name) for name in self.placeholders if comparable(name) not in values]:

@@ -23,6 +23,7 @@ from ..delivery.calls import GATHERING, Calls, Query
 from ..delivery.interruptions import held_interruptions
 from ..delivery.outcomes import is_silent
 from ..delivery.results import in_log
+from ..exceptions import log_failure
 from ..formatting import put_together
 from ..gateways.base import CallOutcome
 from ..gateways.loading import get_gateway
@@ -143,13 +144,14 @@ def _refresh_due(
         queries = [Query(message) for message in messages if message.sms_id]
         try:
             _ask_all(queries, calls, should_stop=should_stop)
-        finally:
-            # Claiming put off the next query of each message, which is too late for those without an answer.
-            asked = [(query.message, query.result) for query in queries if query.result is not None]
-            in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
-            _ask_again([query.message for query in queries if query.result is None], timezone.now())
-            _ask_again(in_vain, timezone.now() + FIRST_QUERY)
-        statuses.update(message.status for message, _result in asked)
+        except DatabaseTrouble:
+            raise
+        except BaseException:
+            _plan_again(queries)
+            raise
+        _plan_again(queries)
+        asked = [query.message for query in queries if query.result is not None]
+        statuses.update(message.status for message in asked)
         on_progress(len(asked))
     if without_sms_id and not calls.stopped:
         look_up_claimed()
@@ -188,6 +190,14 @@ def _claim(limit: int) -> list[OutboundViberMessage]:
     return in_transaction(plan_next, using=rows.db)
 
 
+def _plan_again(queries: Sequence[Query]) -> None:
+    """Ask sooner about messages without an answer, because claiming them put off their next query."""
+    asked = [(query.message, query.result) for query in queries if query.result is not None]
+    in_vain = [message for message, result in asked if is_silent(result) or result.code in ACCOUNT_CODES]
+    _ask_again([query.message for query in queries if query.result is None], timezone.now())
+    _ask_again(in_vain, timezone.now() + FIRST_QUERY)
+
+
 def _ask_again(messages: Iterable[OutboundViberMessage], when: dt.datetime) -> None:
     rows = OutboundViberMessage.objects.for_writing().filter(pk__in=[message.id for message in messages])
     rows.filter(status__in=[Status.SENT, Status.UNKNOWN]).update(next_query_at=when)
@@ -220,7 +230,10 @@ def _ask_all(queries: Iterable[Query], calls: Calls, *, should_stop: Callable[[]
         ended = [future for future in pending if not future.cancel()]
         wait(ended)
         if not isinstance(error, DatabaseTrouble):
-            record(ended)
+            try:
+                record(ended)
+            except DatabaseTrouble as trouble:
+                log_failure(trouble, "%d answers to status queries are lost", len(ended))
         raise
 
 

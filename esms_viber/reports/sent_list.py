@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
@@ -26,7 +27,7 @@ from ..conf import VIETNAM
 from ..database import in_chunks, in_transaction, update_each
 from ..delivery.calls import Calls
 from ..delivery.results import in_log
-from ..gateways.base import CANNOT_TELL, SentEntry
+from ..gateways.base import CANNOT_TELL, CallOutcome, SentEntry
 from ..lifecycle import ABANDONED, Transition, next_query_at
 from ..models import OutboundViberMessage, Status, ViberMessageEvent
 from ..phones import mask_phone
@@ -85,7 +86,7 @@ def look_up(
 ) -> list[OutboundViberMessage]:
     """Read eSMS's list once for all messages of a time; returns the messages whose list was read, as they are then.
 
-    Where eSMS does not answer, the rest is left. A list that it does not give keeps nobody from asking for the next.
+    Where eSMS does not answer, the rest is left. Where it refuses one list, the next is still asked for.
     """
     looked_up: list[OutboundViberMessage] = []
     for window in _windows(list(messages)):
@@ -203,10 +204,12 @@ def _read(window: _Window, calls: Calls, should_stop: Callable[[], bool]) -> _Li
         result = None if should_stop() else calls.fetch_sent(window.begin, end, page)
         if result is not None and result.entries is None and result.text != CANNOT_TELL:
             logger.warning("eSMS did not give its list of what was sent: %s", in_log(result))
-        if result is None or (result.entries is None and result.http_status is None):
+        if result is None:
             return None
         if result.entries is None:
-            return listed  # It may be about this time alone: too long ago, or too many entries.
+            # An answer may be about this time alone: it is too long ago, or has too many entries.
+            is_answered = result.outcome is CallOutcome.ANSWERED or result.http_status == HTTPStatus.OK
+            return listed if is_answered else None
         listed.is_given = True
         before = len(seen) + unreadable
         seen.update((entry.sms_id, entry.phone) for entry in result.entries)
